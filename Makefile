@@ -1,0 +1,42 @@
+# Everything a contributor runs. `make help` lists the targets.
+PYTHON ?= python3
+# Another build of torch, for example CPU only or another CUDA: make setup TORCH_INDEX=<index URL>, see README.
+TORCH_INDEX ?=
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+COLUMNS := ^(?!Experiment$$|rev$$|valid\.(rank_ic|rank_ic_t|sharpe|sharpe_net|turnover)$$|train\.(model|optimizer|lr)$$).*$$
+
+.PHONY: help setup repro test check format show lock
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+
+setup: .venv/.locked ## create .venv from the lock
+
+.venv/.locked: requirements.lock
+	$(PYTHON) -m venv .venv
+	$(if $(TORCH_INDEX),.venv/bin/pip install -q $(shell grep '^torch==' requirements.lock) --index-url $(TORCH_INDEX))
+	.venv/bin/pip install -q -r requirements.lock
+	touch $@
+
+repro: setup ## run the five stages that are out of date
+	dvc repro
+
+test: setup ## run the whole suite
+	python -m pytest
+
+check: setup ## ruff, pyright, import-linter
+	ruff format --check src tests
+	ruff check src tests
+	pyright
+	PYTHONPATH=src lint-imports
+
+format: setup ## let ruff rewrite what it can
+	ruff format src tests
+	ruff check --fix src tests
+
+show: setup ## experiments of this commit and its parents, valid columns only
+	@dvc exp show -n 3 --md --drop '$(COLUMNS)' --sort-by valid.rank_ic --sort-order desc
+
+lock: setup ## resolve pyproject.toml into requirements.lock again
+	pip-compile -q --upgrade --extra dev --strip-extras --no-annotate --no-header --no-emit-options \
+	  --no-emit-index-url --no-emit-find-links --no-emit-trusted-host -o requirements.lock pyproject.toml
+	sed -i 's/+cpu$$//' requirements.lock  # the lock names a version, not a build

@@ -1,0 +1,217 @@
+"""`params.yaml` as frozen types. Every knob lives in that file; there are no defaults here.
+
+Unknown keys, wrong types and values outside their bounds are refused with the key's path, before
+any stage starts to work. Rules that span sections stand at the end of `Params`.
+"""
+
+import re
+from datetime import date
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from atft import paths
+from atft.errors import InputError
+from atft.panel.sources import OPTIONAL, REQUIRED
+
+
+def _number(value: Any) -> Any:
+    """YAML 1.1 reads `1e-05`, which `dvc exp run -S` writes, as text."""
+    return float(value) if isinstance(value, str) and re.fullmatch(r"[-+]?[\d.]+[eE][-+]?\d+", value) else value
+
+
+def _date(value: Any) -> Any:
+    return date.fromisoformat(value) if isinstance(value, str) and re.fullmatch(r"\d{4}-\d\d-\d\d", value) else value
+
+
+def _switch(value: Any) -> Any:
+    """YAML 1.1 reads a bare `on` or `off` as a boolean."""
+    return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
+
+
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Share = Annotated[Number, Field(ge=0, lt=1)]
+Positive = Annotated[Number, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+Day = Annotated[date, BeforeValidator(_date)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Simulated(Section):
+    stocks: Annotated[int, Field(ge=40)]
+    days: Annotated[int, Field(ge=100)]
+    market: Literal["standard", "hard"]
+    seed: Whole
+
+
+class File(Section):
+    path: str
+    columns: dict[str, str | None]
+    sectors: list[str] | None
+
+    @model_validator(mode="after")
+    def _names(self) -> Self:
+        expected = {*REQUIRED, *OPTIONAL}
+        if wrong := expected ^ set(self.columns):
+            raise ValueError(
+                f"columns must map exactly {', '.join((*REQUIRED, *OPTIONAL))}; check {sorted(wrong)[0]!r}"
+            )
+        return self
+
+
+class Data(Section):
+    source: Literal["simulated", "file"]
+    simulated: Simulated
+    file: File
+    horizons: Annotated[list[Count], Field(min_length=1)]
+    delay: Count
+    min_history: Count
+    min_dollar_volume: Annotated[Number, Field(ge=0)]
+    max_daily_return: Positive
+    families: Annotated[
+        list[Literal["momentum", "shape", "volatility", "volume", "relative", "market"]], Field(min_length=1)
+    ]
+    standardize: Literal["rank_gauss", "zscore"]
+
+
+class Split(Section):
+    valid: Count | Annotated[list[Day], Field(min_length=1)]
+    test: Count | Annotated[list[Day], Field(min_length=1)]
+    block_days: Count
+    stop_days: Count
+    purge: Count
+    min_train_days: Count
+
+
+class Graph(Section):
+    every: Count
+    window: Annotated[int, Field(ge=20)]
+    min_overlap: Annotated[int, Field(ge=10)]
+    neighbors: Count
+    industry_neighbors: Whole
+
+
+class Model(Section):
+    lookback: Annotated[int, Field(ge=5)]
+    hidden: Annotated[int, Field(ge=8)]
+    heads: Count
+    graph: Annotated[Literal["on", "off", "shuffled"], BeforeValidator(_switch)]
+    graph_layers: Count
+    normalization: Literal["fan", "none"]
+    fan_channels: Annotated[list[str], Field(min_length=1)]
+    fan_components: Count
+    dropout: Share
+    stochastic_depth: Share
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden % self.heads:
+            raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
+        if self.fan_components > self.lookback // 2:
+            raise ValueError(f"fan_components must be at most lookback / 2 = {self.lookback // 2}")
+        return self
+
+
+class Pretrain(Section):
+    epochs: Whole
+    mask_share: Annotated[Share, Field(gt=0)]
+    lr: Positive
+    days_per_step: Count
+
+
+class Lightgbm(Section):
+    trees: Count
+    early_stopping: Whole
+    learning_rate: Positive
+    leaves: Annotated[int, Field(ge=2)]
+    min_leaf: Count
+    feature_share: Annotated[Number, Field(gt=0, le=1)]
+
+
+class Train(Section):
+    model: Literal["atft_gat_fan", "ridge", "lightgbm", "reversal"]
+    init: Literal["pretrained", "random"]
+    epochs: Count
+    patience: Count
+    days_per_step: Count
+    optimizer: Literal["adamw", "adabelief"]
+    lr: Positive
+    weight_decay: Annotated[Number, Field(ge=0)]
+    warmup_share: Share
+    lr_floor: Share
+    gradient_clip: Positive
+    huber_weight: Annotated[Number, Field(ge=0)]
+    rank_weight: Annotated[Number, Field(ge=0)]
+    turnover_threshold: Positive
+    neighbor_means: bool
+    ridge_alphas: Annotated[list[Positive], Field(min_length=1)]
+    lightgbm: Lightgbm
+    reversal_feature: str
+
+    @model_validator(mode="after")
+    def _some_loss(self) -> Self:
+        if self.huber_weight + self.rank_weight == 0:
+            raise ValueError("huber_weight and rank_weight are both 0: nothing to learn")
+        return self
+
+
+class Evaluate(Section):
+    primary_horizon: Count
+    cost_bps: Annotated[Number, Field(ge=0)]
+    quantile: Annotated[Number, Field(gt=0, le=0.5)]
+    periods_per_year: Count
+    psi_bins: Annotated[int, Field(ge=2)]
+
+
+class Params(Section):
+    seeds: Annotated[list[Whole], Field(min_length=1)]
+    threads: Count
+    data: Data
+    split: Split
+    graph: Graph
+    model: Model
+    pretrain: Pretrain
+    train: Train
+    evaluate: Evaluate
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        span = self.data.delay + max(self.data.horizons)
+        if self.split.purge < span:
+            raise ValueError(
+                f"split.purge: {self.split.purge} days let labels overlap the split; the longest label spans "
+                f"data.delay + max(data.horizons) = {span} days, so set at least {span}"
+            )
+        if self.evaluate.primary_horizon not in self.data.horizons:
+            raise ValueError(f"evaluate.primary_horizon: {self.evaluate.primary_horizon} is not in data.horizons")
+        if len(set(self.seeds)) < len(self.seeds) or len(set(self.data.horizons)) < len(self.data.horizons):
+            raise ValueError("seeds and data.horizons must not repeat a value")
+        if self.graph.min_overlap > self.graph.window:
+            raise ValueError("graph.min_overlap: must be at most graph.window")
+        return self
+
+
+def load_params() -> Params:
+    """The parameters of this working directory.
+
+    Raises:
+        InputError: With the path of the first wrong key, what it is and what it may be.
+    """
+    try:
+        content = yaml.safe_load(paths.PARAMS.read_text())
+    except yaml.YAMLError as error:
+        raise InputError(f"{paths.PARAMS}: not valid YAML: {error}") from error
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
+        more = f" [and {error.error_count() - 1} more]" if error.error_count() > 1 else ""
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(f"{paths.PARAMS}: {where + ': ' if where else ''}{message}{given}{more}") from error

@@ -1,0 +1,1 @@
+"""The only definitions of each number."""

@@ -1,0 +1,1 @@
+"""Who informs whom as of a date."""

@@ -1,0 +1,95 @@
+"""ATFT-GAT-FAN: selection, temporal encoder beside FAN, graph attention, one score per horizon."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from atft.model.attention import GraphAttention
+from atft.model.fan import FrequencyAdaptiveNorm
+from atft.model.gating import GatedSkip
+from atft.model.selection import HingeSelection
+from atft.model.temporal import TemporalEncoder
+
+
+class Encoder(nn.Module):
+    """Everything but the heads: what pretraining fits and training starts from.
+
+    Rows are embedded once per block of consecutive days, not once per window: `x` holds the days
+    before the wanted ones that their windows need, `last` says how many newest days are wanted.
+
+    Args:
+        features: Columns of x.
+        fan_channels: Columns of x that FAN sums to levels.
+        edge_features: Columns of the edge features.
+        graph: "on", "shuffled" (the caller shuffles) or "off" (stocks do not see each other).
+        normalization: "fan" or "none".
+        (others): see `params.yaml`, section model.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        fan_channels: Sequence[int],
+        edge_features: int,
+        lookback: int,
+        hidden: int,
+        heads: int,
+        graph: str,
+        graph_layers: int,
+        normalization: str,
+        fan_components: int,
+        dropout: float,
+        stochastic_depth: float,
+    ) -> None:
+        super().__init__()
+        self.lookback, self.depth_drop, self.fan_channels = lookback, stochastic_depth, list(fan_channels)
+        self.selection = HingeSelection(features, hidden, dropout)
+        self.temporal = TemporalEncoder(hidden, heads, lookback, dropout)
+        self.fan = (
+            FrequencyAdaptiveNorm(len(self.fan_channels), lookback, fan_components, hidden, dropout)
+            if normalization == "fan"
+            else None
+        )
+        self.fuse = GatedSkip(hidden, dropout) if self.fan else None
+        self.graph = GraphAttention(hidden, heads, edge_features, graph_layers, dropout) if graph != "off" else None
+
+    def stocks(self, x: Tensor, last: int) -> Tensor:
+        """x [day, stock, feature], day >= last + lookback - 1 -> [last, stock, hidden], each stock for itself."""
+        state = self.temporal(self.selection(x)[0], last)
+        if self.fan is None or self.fuse is None:
+            return state
+        return self.fuse(state, self.fan(x[..., self.fan_channels], last))
+
+    def together(self, state: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
+        """[day, stock, hidden] -> the same, informed by neighbours; edges number nodes day x stock."""
+        return state if self.graph is None else self.graph(state, edge_index, edge_attr, self.depth_drop)
+
+    def forward(self, x: Tensor, last: int, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
+        return self.together(self.stocks(x, last), edge_index, edge_attr)
+
+
+class AtftGatFan(nn.Module):
+    """The encoder and a linear head per horizon, without bias: a constant orders nothing."""
+
+    def __init__(self, encoder: Encoder, hidden: int, horizons: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.heads = nn.Linear(hidden, horizons, bias=False)
+
+    def forward(self, x: Tensor, last: int, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
+        """-> scores [last, stock, horizon]"""
+        return self.heads(self.encoder(x, last, edge_index, edge_attr))
+
+
+def block_start(day: int, lookback: int) -> int:
+    """First day whose row enters the score of `day`: the last calendar anchor at or before t - L + 1.
+
+    Anchors stand every `lookback` days, so a day's history is lookback to 2 lookback - 1 days,
+    fixed by the date and never by the days that share its batch.
+    """
+    return (day - lookback + 1) // lookback * lookback
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of trained values."""
+    return sum(parameter.numel() for parameter in module.parameters())

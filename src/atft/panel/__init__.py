@@ -1,0 +1,1 @@
+"""Raw bars to one row per (date, stock)."""

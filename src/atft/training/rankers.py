@@ -1,0 +1,134 @@
+"""One way to fit and to ask every kind of ranker, so that rivals go through the very same evaluation."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from atft.errors import InputError
+from atft.graph.snapshots import Snapshots, shuffled
+from atft.model.atft_gat_fan import AtftGatFan, parameter_count
+from atft.panel.store import Panel
+from atft.training.baselines import fit_lightgbm, fit_ridge, score_baseline
+from atft.training.checkpoint import load_weights, save_weights
+from atft.training.loop import seed_everything
+from atft.training.supervised import make_encoder, score_days, train_network
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What stands in `models/ranker`: enough to load and ask it without the parameters of the day.
+
+    Attributes:
+        kind: atft_gat_fan, ridge, lightgbm or reversal.
+        seeds: One ranker per (fold, seed).
+        threads: CPU threads it was fitted with.
+        feature_names, horizons: What the panel must have.
+        architecture, settings: `params.yaml`, sections model and train.
+    """
+
+    kind: Literal["atft_gat_fan", "ridge", "lightgbm", "reversal"]
+    seeds: list[int]
+    threads: int
+    feature_names: list[str]
+    horizons: list[int]
+    architecture: dict[str, Any]
+    settings: dict[str, Any]
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    (folder / "manifest.json").write_text(json.dumps(asdict(manifest), indent=2, sort_keys=True) + "\n")
+
+
+def read_manifest(folder: Path, panel: Panel) -> Manifest:
+    """The manifest, once it fits the panel.
+
+    Raises:
+        InputError: When it is missing or was fitted on other features or horizons.
+    """
+    try:
+        manifest = Manifest(**json.loads((folder / "manifest.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{folder}: no readable manifest.json ({error}); run `dvc repro train`") from error
+    if (manifest.feature_names, manifest.horizons) != (panel.feature_names, panel.horizons):
+        raise InputError(f"{folder}: was fitted on other features or horizons than the panel's; run `dvc repro train`")
+    return manifest
+
+
+def fit_ranker(
+    manifest: Manifest,
+    folder: Path,
+    encoders: Path,
+    panel: Panel,
+    snapshots: Snapshots,
+    splits: pl.DataFrame,
+    fold: int,
+    seed: int,
+) -> tuple[dict[str, Any], list[dict[str, float]]]:
+    """Fit the ranker of one (fold, seed) into `folder`; what was found, and a row per epoch (network only)."""
+    roles = {
+        role: panel.positions(splits.filter((pl.col("fold") == fold) & (pl.col("role") == role))["date"]).tolist()
+        for role in ("train", "stop")
+    }
+    settings, file = manifest.settings, _file(manifest, folder, fold, seed)
+    rows = (panel, snapshots, roles["train"], roles["stop"])
+    if manifest.kind == "reversal":
+        if settings["reversal_feature"] not in panel.feature_names:
+            raise InputError(f"train.reversal_feature: {settings['reversal_feature']!r} is no feature of the panel")
+        return {}, []
+    if manifest.kind == "ridge":
+        return fit_ridge(*rows, settings["neighbor_means"], settings["ridge_alphas"], file), []
+    if manifest.kind == "lightgbm":
+        options = (settings["neighbor_means"], settings["lightgbm"], seed, manifest.threads)
+        return fit_lightgbm(*rows, *options, file), []
+    seed_everything(seed, fold)
+    network = _network(manifest, panel)
+    if settings["init"] == "pretrained":
+        load_weights(network.encoder, encoders / f"fold{fold}-seed{seed}.safetensors", "pretrain")
+    knobs = {name: settings[name] for name in _NETWORK_SETTINGS}
+    graph = _graph(manifest, panel, snapshots)
+    history = train_network(network, panel, graph, roles["train"], roles["stop"], **knobs, seed=seed, fold=fold)
+    save_weights(network, file, {"fold": fold, "seed": seed})
+    best = max(history, key=lambda row: row["stop_rank_ic"])
+    return {
+        "parameters": parameter_count(network),
+        "best_epoch": best["epoch"],
+        "stop_rank_ic": best["stop_rank_ic"],
+    }, history
+
+
+def score_ranker(
+    manifest: Manifest, folder: Path, panel: Panel, snapshots: Snapshots, fold: int, seed: int, days: Sequence[int]
+) -> Iterator[NDArray[np.float32]]:
+    """Scores [stock, horizon] of each day in turn; NaN where the stock is not tradable."""
+    file = _file(manifest, folder, fold, seed)
+    if manifest.kind != "atft_gat_fan":
+        return score_baseline(manifest.kind, file, panel, snapshots, days, manifest.settings, manifest.threads)
+    network = _network(manifest, panel)
+    load_weights(network, file, "train")
+    return score_days(network, panel, _graph(manifest, panel, snapshots), days)
+
+
+_NETWORK_SETTINGS = (
+    "epochs", "patience", "days_per_step", "optimizer", "lr", "weight_decay", "warmup_share", "lr_floor",
+    "gradient_clip", "huber_weight", "rank_weight", "turnover_threshold",
+)  # fmt: skip
+
+
+def _network(manifest: Manifest, panel: Panel) -> AtftGatFan:
+    encoder = make_encoder(panel, **manifest.architecture)
+    return AtftGatFan(encoder, manifest.architecture["hidden"], len(panel.horizons))
+
+
+def _graph(manifest: Manifest, panel: Panel, snapshots: Snapshots) -> Snapshots:
+    return shuffled(snapshots, len(panel.codes)) if manifest.architecture["graph"] == "shuffled" else snapshots
+
+
+def _file(manifest: Manifest, folder: Path, fold: int, seed: int) -> Path:
+    suffix = "txt" if manifest.kind == "lightgbm" else "safetensors"
+    return folder / f"fold{fold}-seed{seed}.{suffix}"

@@ -1,0 +1,45 @@
+"""Stage 4: one ranker per (fold, seed): ATFT-GAT-FAN, or a rival on the same rows and labels."""
+
+import polars as pl
+
+from atft import paths
+from atft.config import load_params
+from atft.graph.snapshots import read_snapshots
+from atft.panel.store import folds, read_panel
+from atft.program import new_file, new_folder, pin_threads, run_program, write_json
+from atft.training.history import loss_curve
+from atft.training.rankers import Manifest, fit_ranker, write_manifest
+
+
+def main() -> None:
+    params = load_params()
+    pin_threads(params.threads)
+    panel, snapshots = read_panel(paths.CACHE), read_snapshots(paths.GRAPH)
+    splits = pl.read_csv(paths.CACHE / "splits.csv", try_parse_dates=True)
+    manifest = Manifest(
+        kind=params.train.model,
+        seeds=params.seeds,
+        threads=params.threads,
+        feature_names=panel.feature_names,
+        horizons=panel.horizons,
+        architecture=dict(params.model),
+        settings=params.train.model_dump(exclude={"model"}),
+    )
+    fits, epochs = [], []
+    with new_folder(paths.RANKER) as folder:
+        write_manifest(folder, manifest)
+        for fold in folds(splits):
+            for seed in params.seeds:
+                found, history = fit_ranker(manifest, folder, paths.ENCODER, panel, snapshots, splits, fold, seed)
+                fits.append({"fold": fold, "seed": seed, **found})
+                epochs += [{"fold": fold, "seed": seed, **row} for row in history]
+    write_json(paths.TRAIN_METRICS, {"model": manifest.kind, "fits": fits})
+    table, curve = loss_curve(epochs)
+    with new_file(paths.TRAIN_EPOCHS) as file:
+        table.write_csv(file)
+    with new_file(paths.LOSS_PLOT) as file:
+        curve.write_csv(file)
+
+
+if __name__ == "__main__":
+    run_program(main)
