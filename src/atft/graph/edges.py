@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 EDGE_FEATURES = ("residual_correlation", "correlation", "volatility_similarity", "same_sector", "same_industry")
-CLIP = 4.0  # standard deviations; one crash day must not decide a correlation
+CLIP = 4.0  # robust standard deviations; one crash day must not decide a correlation
 
 
 def residual_returns(
@@ -32,15 +32,24 @@ def residual_returns(
     return np.where(present, residual, 0.0)
 
 
+def tamed(returns: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Returns less the stock's mean, clipped at CLIP robust deviations; 0 where absent.
+
+    A crash inflates the standard deviation that should have tamed it, and the beta that should
+    have explained it; the median does not move.
+    """
+    centred = np.where(present, returns - np.where(present, returns, 0.0).mean(0), 0.0)
+    std = np.sqrt((centred**2).sum(0) / np.maximum(present.sum(0), 1))
+    size = np.where(present | ~present.any(0), np.abs(centred), np.nan)
+    scale = np.fmax(1.4826 * np.nanmedian(size, axis=0), 0.2 * std)
+    return np.clip(centred, -CLIP * scale, CLIP * scale)
+
+
 def correlations(values: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Pairwise correlation [stock, stock] of clipped, standardised columns; absent days count as 0."""
-    days = np.maximum(present.sum(0), 1)
-    mean = np.where(present, values, 0.0).sum(0) / days
+    """Pairwise correlation [stock, stock] of columns; absent days count as the column's mean."""
+    mean = np.where(present, values, 0.0).sum(0) / np.maximum(present.sum(0), 1)
     centred = np.where(present, values - mean, 0.0)
-    std = np.sqrt((centred**2).sum(0) / days)
-    scaled = np.clip(centred / np.maximum(std, 1e-8), -CLIP, CLIP)
-    norm = np.sqrt((scaled**2).sum(0))
-    unit = scaled / np.maximum(norm, 1e-8)
+    unit = centred / np.maximum(np.sqrt((centred**2).sum(0)), 1e-12)
     return unit.T @ unit
 
 
@@ -69,6 +78,7 @@ def snapshot_edges(
     target, then source; no self-loops.
     """
     enough = present.sum(0) >= min_overlap
+    returns = tamed(returns, present)
     residual = residual_returns(returns, present, sector)
     similar = correlations(residual, present)
     pair = enough[:, None] & enough[None, :] & ~np.eye(len(enough), dtype=bool)
@@ -81,7 +91,7 @@ def snapshot_edges(
         source, target = np.append(source, more_source), np.append(target, more_target)
     coded = np.unique(target * len(enough) + source)
     target, source = np.divmod(coded, len(enough))
-    spread = np.where(present, returns, 0.0).std(0)
+    spread = returns.std(0)
     typical = np.median(spread[enough]) if enough.any() else 1.0
     raw = correlations(returns, present)
     features = [

@@ -35,12 +35,13 @@ class TemperedGATv2(GATv2Conv):
         self,
         x_j: Tensor,
         x_i: Tensor,
-        edge_attr: Tensor | None,
+        edge_attr: Optional[Tensor],
         index: Tensor,
-        ptr: Tensor | None,
-        dim_size: Optional[int],  # noqa: UP045
+        ptr: Optional[Tensor],
+        dim_size: Optional[int],
     ) -> Tensor:
-        assert edge_attr is not None and self.lin_edge is not None
+        assert edge_attr is not None
+        assert self.lin_edge is not None
         mixed = x_i + x_j + self.lin_edge(edge_attr).view(-1, self.heads, self.out_channels)
         logits = (functional.leaky_relu(mixed, self.negative_slope) * self.att).sum(dim=-1)
         alpha = softmax(logits / self.temperature(), index, ptr, dim_size)

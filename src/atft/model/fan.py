@@ -23,10 +23,9 @@ def dominant_components(level: Tensor, components: int) -> tuple[Tensor, Tensor]
 class FrequencyAdaptiveNorm(nn.Module):
     r"""Encodes windows of summed changes with their dominant cycles taken out, and the cycles beside.
 
-    Per stock, day and channel: the changes of the last `lookback` days are summed to a level,
-    the straight line through its first and last point is taken out (otherwise the jump between the
-    ends looks like cycles), the `components` strongest Fourier components are split off. The
-    residual, scaled to unit size, is encoded; the dominant part goes through a small network and a
+    Per stock, day and channel: the changes of the last `lookback` days are summed to a level, the
+    straight line through its ends is taken out (otherwise the jump between the ends looks like
+    cycles), the `components` strongest Fourier components are split off. The residual, scaled to unit size, is encoded; the dominant part goes through a small network and a
     gate (there is nothing to denormalise in a ranking, so it is fused instead); scale and slope,
     which the normalisation removed, are handed on as features.
 
@@ -47,13 +46,13 @@ class FrequencyAdaptiveNorm(nn.Module):
         self.scale = nn.Linear(2 * channels, hidden)
         self.gate = nn.Linear(hidden, hidden)
         self.ramp: Tensor
-        self.register_buffer("ramp", torch.linspace(0, 1, lookback), persistent=False)
+        self.register_buffer("ramp", torch.arange(1, lookback + 1) / lookback, persistent=False)
 
     def forward(self, changes: Tensor, last: int) -> Tensor:
         windows = changes[-(last + self.lookback - 1) :].unfold(0, self.lookback, 1).float()
         level = windows.cumsum(-1)
-        first, slope = level[..., :1], level[..., -1:] - level[..., :1]
-        flat = level - first - slope * self.ramp
+        slope = level[..., -1:]
+        flat = level - slope * self.ramp
         dominant, residual = dominant_components(flat, self.components)
         size = residual.square().mean(-1, keepdim=True).add(1e-4).sqrt()
         facts = torch.cat([size.log(), slope / self.lookback**0.5], dim=-1).flatten(-2)

@@ -174,7 +174,9 @@ def _innovations(
 def _listings(rng: np.random.Generator, total: int, stocks: int) -> tuple[NDArray[np.bool_], Array]:
     """Who is listed when, and the terminal return (NaN where none): one in seven lists late, one in ten leaves."""
     start = np.where(rng.random(stocks) < 0.15, rng.integers(BURN_IN, total, stocks), 0)
-    end = np.where(rng.random(stocks) < 0.10, rng.integers(BURN_IN + 100, total, stocks), total)
+    end = np.where(
+        rng.random(stocks) < 0.10, rng.integers(BURN_IN + min(100, (total - BURN_IN) // 2), total, stocks), total
+    )
     end = np.where(end - start < 60, total, end)
     day = np.arange(total)[:, None]
     collapse = rng.random(stocks) < 0.6

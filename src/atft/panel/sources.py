@@ -108,7 +108,8 @@ def _read(file: Path, columns: Mapping[str, str | None]) -> pl.DataFrame:
     frame = frame.select(chosen)
     for name in frame.columns:
         kind = TYPES.get(name, pl.Float64)
-        cast = frame[name].cast(kind, strict=False)
+        text_date = kind == pl.Date and frame[name].dtype == pl.String
+        cast = frame[name].str.to_date("%Y-%m-%d", strict=False) if text_date else frame[name].cast(kind, strict=False)
         lost = cast.is_null() & frame[name].is_not_null()
         if lost.any():
             row = int(lost.arg_true()[0])

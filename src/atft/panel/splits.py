@@ -48,8 +48,8 @@ def walk_forward(
         train_end = stop - purge
         if train_end - first < min_train_days:
             raise InputError(
-                f"split: too few dates: the block from {dates[start]} leaves {max(train_end - first, 0)} training days, "
-                f"split.min_train_days asks for {min_train_days}; bring more history, or fewer or shorter blocks"
+                f"split: too few dates: the block from {dates[start]} leaves {max(train_end - first, 0)} days to train "
+                f"on, split.min_train_days asks for {min_train_days}; bring more history, or fewer or shorter blocks"
             )
         held_end = end - purge if fold == len(starts) - tests - 1 else end
         if held_end <= start:

@@ -1,0 +1,129 @@
+"""No feature, flag, label or universe knows the future, and no bad print dominates a day."""
+
+from collections.abc import Callable
+
+import numpy as np
+import polars as pl
+import pytest
+
+from atft.panel import features
+from atft.panel.build import BuiltPanel
+from atft.panel.simulate import simulate_market
+from conftest import FAMILIES, panel_of
+
+T = 140  # the present, as a day number
+
+
+def with_another_future(bars: pl.DataFrame) -> pl.DataFrame:
+    """The same bars up to day T; afterwards other prices and volumes, and half of the stocks gone."""
+    present = bars["date"].unique().sort()[T]
+    rng = np.random.default_rng(5)
+    noise = pl.Series(np.exp(rng.normal(0, 0.3, len(bars))))
+    later = pl.col("date") > present
+    prices = [pl.when(later).then(pl.col(name) * noise).otherwise(pl.col(name)).alias(name) for name in
+              ("open", "high", "low", "close", "volume")]  # fmt: skip
+    known = pl.col("date").min().over("code") <= present
+    gone = later & known & (pl.col("code").str.slice(-1).is_in(["1", "3", "5", "7", "9"]))
+    changed = bars.with_columns(prices).filter(~gone)
+    return changed.with_columns(terminal_return=pl.when(later).then(pl.col("terminal_return")))
+
+
+def changes_of_the_past(build: Callable[[pl.DataFrame], BuiltPanel], bars: pl.DataFrame) -> list[str]:
+    """Arrays whose values at or before T differ when only the bars after T do."""
+    before, after = build(bars), build(with_another_future(bars))
+    past = slice(0, T + 1)
+    found = []
+    for name in ("features", "tradable", "has_bar", "daily_return"):
+        one, two = before.arrays[name][past], after.arrays[name][past]
+        if name == "features":
+            found += [
+                column
+                for i, column in enumerate(before.facts["feature_names"])
+                if not np.array_equal(one[..., i], two[..., i])
+            ]
+        elif not np.array_equal(one, two):
+            found.append(name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def bars() -> pl.DataFrame:
+    return simulate_market(48, 200, "standard", 1, (1, 5), 1).bars
+
+
+def test_the_future_cannot_change_the_past(bars: pl.DataFrame) -> None:
+    assert changes_of_the_past(panel_of, bars) == []
+
+
+def test_a_planted_look_ahead_is_caught(bars: pl.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    leak = {"momentum": features.FAMILIES["momentum"] | {"return_1": -features.trailing_return(-1)}}
+    monkeypatch.setattr(features, "FAMILIES", features.FAMILIES | leak)
+    found = changes_of_the_past(panel_of, bars)
+    assert "return_1" in found
+    assert "return_5" not in found
+
+
+def test_labels_end_where_they_say(bars: pl.DataFrame) -> None:
+    """A label of day t with horizon h depends on prices up to t + 1 + h, and on none after."""
+    before = panel_of(bars).arrays["forward_return"]
+    after = panel_of(with_another_future(bars)).arrays["forward_return"]
+    for i, horizon in enumerate((1, 5)):
+        reach = T - 1 - horizon
+        np.testing.assert_array_equal(before[: reach + 1, :, i], after[: reach + 1, :, i])
+        assert not np.array_equal(before[reach + 1, :, i], after[reach + 1, :, i], equal_nan=True)
+
+
+def test_defects_neither_crash_nor_dominate_a_day(bars: pl.DataFrame) -> None:
+    """A missed split, absent prints, a zero volume and a half-filled day."""
+    dates = bars["date"].unique().sort()
+    split = (pl.col("code") == "S0004") & (pl.col("date") >= dates[150])
+    half = (pl.col("date") == dates[160]) & pl.col("code").str.slice(-1).is_in(["0", "2", "4", "6", "8"])
+    absent = (pl.col("date") == dates[155]) & (pl.col("code") == "S0006")
+    spoilt = bars.filter(~half).with_columns(
+        pl.when(split).then(pl.col(name) / 10).otherwise(pl.col(name)).alias(name)
+        for name in ("open", "high", "low", "close")
+    )
+    spoilt = spoilt.with_columns(
+        open=pl.when(absent).then(None).otherwise(pl.col("open")),
+        volume=pl.when(absent).then(0.0).otherwise(pl.col("volume")),
+    )
+    built = panel_of(spoilt)
+    stock = built.stocks["code"].to_list().index("S0004")
+    panel = built.arrays
+    assert built.report["unbelievable_returns_dropped"] >= 1
+    assert not panel["tradable"][150, stock]
+    assert panel["daily_return"][150, stock] == 0
+    assert np.isnan(panel["forward_return"][148, stock]).all()
+    assert not panel["tradable"][155, built.stocks["code"].to_list().index("S0006")]
+    assert panel["tradable"][160].sum() == pytest.approx(panel["tradable"][159].sum() / 2, abs=4)
+    assert np.isfinite(panel["features"]).all()
+    assert np.abs(panel["features"]).max() < 4
+
+
+def test_adjusted_price_levels_do_not_enter(bars: pl.DataFrame) -> None:
+    """Dividing a stock's whole history by its future splits changes no feature: levels knew the splits to come."""
+    halved = bars.with_columns(
+        [pl.when(pl.col("code") == "S0003").then(pl.col(name) / 2).otherwise(pl.col(name)).alias(name)
+         for name in ("open", "high", "low", "close")]
+    ).with_columns(volume=pl.when(pl.col("code") == "S0003").then(pl.col("volume") * 2).otherwise(pl.col("volume")))  # fmt: skip
+    one, two = panel_of(bars).arrays["features"], panel_of(halved).arrays["features"]
+    np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+def test_about_thirty_features_in_six_families(bars: pl.DataFrame) -> None:
+    names = panel_of(bars).facts["feature_names"]
+    assert 30 <= len(names) <= 45
+    assert len(names) == len(set(names))
+    assert set(FAMILIES) == {*features.FAMILIES, "relative", "market"}
+
+
+def test_hand_made_features() -> None:
+    frame = pl.DataFrame(
+        {"path": [0.0, 0.1, 0.3, 0.2], "r": [None, 0.1, 0.2, -0.1], "log_volume": [1.0, 2.0, 2.0, 5.0]}
+    )
+    assert frame.select(features.trailing_return(2)).to_series().to_list()[2:] == pytest.approx([0.3, 0.1])
+    assert frame.select(features.trailing_return(1, skip=1)).to_series()[3] == pytest.approx(0.2)
+    assert frame.select(features.volume_shock(2)).to_series()[3] == pytest.approx(3.0)
+    assert frame.select(features.largest_return(2)).to_series()[3] == pytest.approx(0.2)
+    assert frame.select(features.distance_to_high(3)).to_series()[3] == pytest.approx(-0.1)
+    assert frame.select(features.strength_index(3)).to_series()[3] == pytest.approx(0.3 / 0.4)

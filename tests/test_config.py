@@ -1,0 +1,82 @@
+"""params.yaml at the door: what is wrong is named by its path, what YAML mangles is mended."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from atft.config import load_params
+from atft.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+
+
+def load(folder: Path, monkeypatch: pytest.MonkeyPatch, **knobs: Any) -> Any:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for path, value in knobs.items():
+        *sections, name = path.split("__")
+        node = params
+        for section in sections:
+            node = node[section]
+        node[name] = value
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    monkeypatch.chdir(folder)
+    return load_params()
+
+
+@pytest.mark.parametrize(
+    ("knob", "value", "says"),
+    [
+        (
+            "train__optimizer",
+            "adabelif",
+            r"train.optimizer: Input should be 'adamw' or 'adabelief' \(given: 'adabelif'\)",
+        ),
+        ("train__optimzer", "adamw", "train.optimzer: Extra inputs are not permitted"),
+        ("extra", 1, "extra: Extra inputs"),
+        ("train__lr", "foo", "train.lr: Input should be a valid number"),
+        ("train__lr", float("nan"), "train.lr: Input should be a finite number"),
+        ("train__lr", -1.0, "train.lr: Input should be greater than 0"),
+        ("train__epochs", 2.5, "train.epochs: Input should be a valid integer"),
+        ("train__epochs", "3", "train.epochs: Input should be a valid integer"),
+        ("train__neighbor_means", "yes please", "train.neighbor_means: Input should be a valid boolean"),
+        ("split__purge", 20, "split.purge: 20 days let labels overlap .* set at least 21"),
+        ("data__horizons", [1, 5, 30], "split.purge: 21 days let labels overlap"),
+        ("data__delay", 0, "data.delay: Input should be greater than or equal to 1"),
+        ("evaluate__primary_horizon", 3, "evaluate.primary_horizon: 3 is not in data.horizons"),
+        ("model__hidden", 30, "model: hidden .30. must be a multiple of heads"),
+        ("model__fan_components", 15, "model: fan_components must be at most"),
+        ("seeds", [0, 0], "must not repeat"),
+        ("data__file__columns", {"date": "d"}, "data.file: columns must map exactly"),
+        ("split__valid", ["soon"], "split.valid"),
+    ],
+)
+def test_a_wrong_knob_is_refused_with_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knob: str, value: Any, says: str
+) -> None:
+    with pytest.raises(InputError, match=says) as error:
+        load(tmp_path, monkeypatch, **{knob: value})
+    assert "\n" not in str(error.value)
+
+
+def test_what_exp_run_writes_is_read_as_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "params.yaml").read_text()
+    text = text.replace("lr: 0.003", "lr: 1e-05").replace('graph: "on"', "graph: off")
+    text = text.replace("  valid: 2 ", "  valid: ['2015-11-05']").replace("  test: 1 ", "  test: [2016-07-14]")
+    (tmp_path / "params.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    params = load_params()
+    assert params.train.lr == 1e-5
+    assert params.model.graph == "off"
+    assert str(params.split.valid[0]) == "2015-11-05"  # pyright: ignore
+    assert str(params.split.test[0]) == "2016-07-14"  # pyright: ignore
+
+
+def test_every_knob_is_documented() -> None:
+    """Each leaf of params.yaml has a comment on its line."""
+    lines = (ROOT / "params.yaml").read_text().splitlines()
+    leaves = [line for line in lines if ":" in line.split("#")[0] and not line.split("#")[0].rstrip().endswith(":")]
+    bare = [line.strip() for line in leaves if "#" not in line]
+    self_explaining = {"code: code", "high: high", "low: low", "close: close", "sector: sector", "industry: industry"}
+    assert set(bare) <= self_explaining | {"lr: 0.003", "graph_layers: 2", "learning_rate: 0.03", "leaves: 31"}

@@ -1,0 +1,261 @@
+"""dvc.yaml tells the truth: its code, parameters and files are those that each stage uses."""
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+DECLARATIONS = {"src/atft/config.py", "src/atft/paths.py"}
+
+
+def imported(file: Path, src: Path) -> set[Path]:
+    """Files below `src` that importing the modules named in `file` runs."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    found = set()
+    for name in names:
+        parts = name.split(".")
+        packages = [src.joinpath(*parts[:i], "__init__.py") for i in range(1, len(parts) + 1)]
+        found |= {path for path in (*packages, src.joinpath(*parts).with_suffix(".py")) if path.exists()}
+    return found
+
+
+def closure(stage: Path, src: Path) -> set[str]:
+    """All code a stage runs, but for the modules that only declare."""
+    seen, todo = set(), [stage]
+    while todo:
+        file = todo.pop()
+        name = str(file.relative_to(src.parent))
+        if name not in seen and name not in DECLARATIONS:
+            seen.add(name)
+            todo += imported(file, src)
+    return seen
+
+
+def attributes(stage: Path, of: str) -> set[str]:
+    """Names x of every `of.x` in the file."""
+    nodes = ast.walk(ast.parse(stage.read_text()))
+    return {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == of
+    }
+
+
+def names(entries: list[Any]) -> set[str]:
+    return {entry if isinstance(entry, str) else next(iter(entry)) for entry in entries}
+
+
+def lies(root: Path) -> list[str]:
+    """Every disagreement between dvc.yaml and the code below `root`."""
+    pipeline = yaml.safe_load((root / "dvc.yaml").read_text())
+    src = root / "src"
+    constants = {
+        node.targets[0].id: node.value.args[0].value
+        for node in ast.parse((src / "atft/paths.py").read_text()).body
+        if isinstance(node, ast.Assign)
+    }  # pyright: ignore
+    found = []
+    for name, stage in pipeline["stages"].items():
+        file = src / f"{name}.py"
+        deps = names(stage["deps"])
+        code = {dep for dep in deps if dep.startswith("src/")}
+        files = (deps - code) | names(stage["outs"]) | names(stage.get("metrics", []))
+        used = {constants[attribute] for attribute in attributes(file, "paths")}
+        params = set(stage["params"])
+        for kind, declared, real in (
+            ("code", code, closure(file, src)),
+            ("file", files, used),
+            ("param", params, attributes(file, "params")),
+        ):
+            found += [f"{name}: {kind} {item} is used, not declared" for item in sorted(real - declared)]
+            found += [f"{name}: {kind} {item} is declared, not used" for item in sorted(declared - real)]
+        for out in (*stage["outs"], *stage.get("metrics", [])):
+            path = next(iter(out)) if isinstance(out, dict) else out
+            in_git = isinstance(out, dict) and out[path].get("cache") is False
+            if path.startswith("metrics/") != in_git:
+                found.append(f"{name}: {path}: metrics live in Git, all else in the DVC cache")
+    return found
+
+
+def test_dvc_yaml_tells_the_truth() -> None:
+    assert lies(ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "says"),
+    [
+        ("dvc.yaml", "      - src/atft/model/fan.py\n", "", "pretrain: code src/atft/model/fan.py is used, not declared"),
+        ("dvc.yaml", "      - pretrain\n", "      - train\n", "pretrain: param pretrain is used, not declared"),
+        ("dvc.yaml", "      - data/graph\n    params", "      - data/grph\n    params", "file data/graph is used"),
+        ("src/evaluate.py", "params.evaluate", "params.train", "evaluate: param train is used, not declared"),
+        ("src/graph.py", "paths.GRAPH", "paths.ENCODER", "graph: file models/encoder is used, not declared"),
+        ("src/atft/graph/edges.py", "import numpy", "import atft.panel.labels\nimport numpy", "graph: code src/atft/panel/labels.py"),
+    ],
+)  # fmt: skip
+def test_a_planted_lie_is_found(tmp_path: Path, file: str, old: str, new: str, says: str) -> None:
+    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    text = (tmp_path / file).read_text()
+    assert old in text
+    (tmp_path / file).write_text(text.replace(old, new))
+    assert any(says in lie for lie in lies(tmp_path)), lies(tmp_path)
+
+
+def test_evaluate_knobs_are_declared_by_evaluate_alone() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert [name for name, stage in stages.items() if "evaluate" in stage["params"]] == ["evaluate"]
+    assert "train" not in stages["pretrain"]["params"]
+
+
+# --- the same, with DVC itself on a market of 40 stocks ------------------------------------------
+
+TINY = {
+    "data": {"horizons": [1, 5], "min_history": 40, "simulated": {"stocks": 40, "days": 260, "market": "standard", "seed": 7}},
+    "split": {"valid": 1, "test": 1, "block_days": 40, "stop_days": 20, "purge": 6, "min_train_days": 40},
+    "graph": {"min_overlap": 40},
+    "model": {"lookback": 10, "hidden": 16},
+    "pretrain": {"epochs": 1},
+    "train": {"epochs": 2, "lightgbm": {"trees": 10, "early_stopping": 0, "min_leaf": 50}},
+}  # fmt: skip
+
+
+def merge(base: dict[str, Any], changes: dict[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, dict):
+            merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def run(folder: Path, *command: str, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """The environment of a user who has not activated .venv."""
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "MKL_", "POLARS_", "DVC_"))
+    }
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, env=clean | (environment or {}), check=False
+    )
+
+
+def dvc(folder: Path, *arguments: str, environment: dict[str, str] | None = None) -> str:
+    result = run(folder, str(Path(sys.executable).parent / "dvc"), *arguments, environment=environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A committed copy of the working tree with tiny parameters, reproduced once."""
+    folder = tmp_path_factory.mktemp("clone") / "atft"
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    merge(params, TINY)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    (folder / ".venv").symlink_to(sys.prefix)
+    (folder / "dvc.lock").unlink(missing_ok=True)
+    for command in (
+        ["init", "-q"],
+        ["config", "user.name", "t"],
+        ["config", "user.email", "t@t"],
+        ["add", "-A"],
+        ["commit", "-qm", "x"],
+    ):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    dvc(folder, "repro")
+    for command in (["add", "-A"], ["commit", "-qm", "reproduced"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    return folder
+
+
+def test_outputs_are_ignored_by_git_and_the_tree_stays_clean(clone: Path) -> None:
+    assert run(clone, "git", "status", "--porcelain").stdout == ""
+    for stage in yaml.safe_load((clone / "dvc.yaml").read_text())["stages"].values():
+        for out in (out for out in stage["outs"] if isinstance(out, str)):
+            assert run(clone, "git", "check-ignore", out).returncode == 0, out
+    assert "up to date" in dvc(clone, "repro")
+
+
+def test_two_forced_runs_are_byte_identical_whatever_the_environment(clone: Path) -> None:
+    wild = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "7", "OPENBLAS_NUM_THREADS": "5", "POLARS_MAX_THREADS": "1",
+            "OMP_DYNAMIC": "true", "PYTHONHASHSEED": "3"}  # fmt: skip
+    dvc(clone, "repro", "-f", "--no-run-cache", environment=wild)
+    assert run(clone, "git", "status", "--porcelain").stdout == ""
+
+
+def test_polars_may_use_any_number_of_threads(clone: Path) -> None:
+    """The package forgets the variable; here polars is loaded before it, with one thread."""
+    before = {file: file.read_bytes() for file in sorted((clone / "data/cache").iterdir())}
+    copy = clone.parent / "one-thread"
+    copy.mkdir()
+    (copy / "data/raw").mkdir(parents=True)
+    shutil.copy(clone / "params.yaml", copy)
+    script = f"import polars, sys; assert polars.thread_pool_size() == 1; sys.path.insert(0, {str(clone / 'src')!r}); import cache; cache.main()"
+    result = run(copy, sys.executable, "-c", script, environment={"POLARS_MAX_THREADS": "1"})
+    assert result.returncode == 0, result.stderr
+    for file, content in before.items():
+        assert (copy / "data/cache" / file.name).read_bytes() == content, file.name
+
+
+def test_an_evaluate_knob_reruns_evaluate_alone(clone: Path) -> None:
+    text = (clone / "params.yaml").read_text()
+    (clone / "params.yaml").write_text(text.replace("cost_bps: 10", "cost_bps: 20"))
+    planned = dvc(clone, "repro", "--dry")
+    (clone / "params.yaml").write_text(text)
+    assert [line.split("'")[1] for line in planned.splitlines() if line.startswith("Running stage")] == ["evaluate"]
+
+
+def test_a_bad_knob_stops_the_stage_in_one_line_and_spoils_nothing(clone: Path) -> None:
+    text = (clone / "params.yaml").read_text()
+    (clone / "params.yaml").write_text(text.replace("optimizer: adamw", "optimizer: adabelif"))
+    result = run(clone, sys.executable, "src/train.py")
+    (clone / "params.yaml").write_text(text)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "train.optimizer: Input should be 'adamw' or 'adabelief' (given: 'adabelif')" in result.stderr
+    assert "up to date" in dvc(clone, "repro")
+
+
+def test_variants_stand_beside_the_baseline_with_other_metrics(clone: Path) -> None:
+    dvc(clone, "exp", "run", "-n", "rival", "-S", "train.model=ridge")
+    run(clone, "git", "checkout", "-q", ".")
+    dvc(clone, "exp", "run", "-n", "belief", "--queue", "-S", "train.optimizer=adabelief", "-S", "train.lr=1e-5")
+    dvc(clone, "exp", "run", "--run-all")
+    shown = json.loads(dvc(clone, "exp", "show", "--json"))
+    found: dict[str, float] = {}
+
+    def visit(node: Any) -> None:
+        if isinstance(node, list):
+            for item in node:
+                visit(item)
+        elif isinstance(node, dict):
+            data = node.get("data") or {}
+            metrics = (data.get("metrics") or {}).get("metrics/evaluate.json") if isinstance(data, dict) else None
+            if metrics and metrics.get("data"):
+                found[node.get("name") or node["rev"][:7]] = metrics["data"]["valid"]["rank_ic"]
+            for value in node.values():
+                visit(value)
+
+    visit(shown)
+    assert {"rival", "belief"} <= set(found), found
+    assert len({found["rival"], found["belief"], *found.values()}) >= 3, found
+    assert "valid.rank_ic" in dvc(clone, "metrics", "diff", "--md", "HEAD", "rival")
+    assert "train.model" in dvc(clone, "params", "diff", "--md", "HEAD", "rival")
