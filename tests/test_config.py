@@ -62,7 +62,7 @@ def test_a_wrong_knob_is_refused_with_its_path(
 
 def test_what_exp_run_writes_is_read_as_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "params.yaml").read_text()
-    text = text.replace("lr: 0.003", "lr: 1e-05").replace('graph: "on"', "graph: off")
+    text = text.replace("lr: 1e-05").replace('graph: "on"', "graph: off")
     text = text.replace("  valid: 2 ", "  valid: ['2015-11-05']").replace("  test: 1 ", "  test: [2016-07-14]")
     (tmp_path / "params.yaml").write_text(text)
     monkeypatch.chdir(tmp_path)
@@ -79,4 +79,4 @@ def test_every_knob_is_documented() -> None:
     leaves = [line for line in lines if ":" in line.split("#")[0] and not line.split("#")[0].rstrip().endswith(":")]
     bare = [line.strip() for line in leaves if "#" not in line]
     self_explaining = {"code: code", "high: high", "low: low", "close: close", "sector: sector", "industry: industry"}
-    assert set(bare) <= self_explaining | {"lr: 0.003", "graph_layers: 2", "learning_rate: 0.03", "leaves: 31"}
+    assert set(bare) <= self_explaining | {"graph_layers: 2", "learning_rate: 0.03", "leaves: 31"}

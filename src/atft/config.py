@@ -120,6 +120,7 @@ class Model(Section):
 class Pretrain(Section):
     epochs: Whole
     mask_share: Annotated[Share, Field(gt=0)]
+    day_share: Annotated[Number, Field(gt=0, le=1)]
     lr: Positive
     days_per_step: Count
 
@@ -138,6 +139,7 @@ class Train(Section):
     init: Literal["pretrained", "random"]
     epochs: Count
     patience: Count
+    day_share: Annotated[Number, Field(gt=0, le=1)]
     days_per_step: Count
     optimizer: Literal["adamw", "adabelief"]
     lr: Positive

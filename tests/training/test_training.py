@@ -29,7 +29,7 @@ ARCHITECTURE = {
     "fan_channels": ["return_1", "volume_change_1"], "fan_components": 2, "dropout": 0.1, "stochastic_depth": 0.1,
 }  # fmt: skip
 SETTINGS = {
-    "epochs": 2, "patience": 5, "days_per_step": 10, "optimizer": "adamw", "lr": 0.003, "weight_decay": 0.01,
+    "epochs": 2, "patience": 5, "day_share": 1.0, "days_per_step": 10, "optimizer": "adamw", "lr": 0.003, "weight_decay": 0.01,
     "warmup_share": 0.1, "lr_floor": 0.05, "gradient_clip": 1.0, "huber_weight": 0.5, "rank_weight": 1.0,
     "turnover_threshold": 1.0,
 }  # fmt: skip
@@ -145,6 +145,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_days() -> None:
             lambda _: torch.tensor(float("nan")),
             optimizer,
             1,
+            1.0,
             0,
             0,
             1.0,
@@ -238,7 +239,7 @@ def test_pretraining_learns_from_training_dates_alone(world: World) -> None:
     weights, losses = [], []
     for panel in (world.panel, replace(world.panel, features=features, daily_return=returns)):
         encoder = network_of(world).encoder
-        history = pretrain(encoder, panel, world.snapshots, range(70, 130), 16, 4, 0.15, 0.003, 10, 0, 0)
+        history = pretrain(encoder, panel, world.snapshots, range(70, 130), 16, 4, 0.15, 1.0, 0.003, 10, 0, 0)
         weights.append(torch.cat([p.detach().flatten() for p in encoder.parameters()]))
         losses.append(history)
     assert torch.isfinite(weights[1]).all()

@@ -30,6 +30,7 @@ def fit(
     loss_of: Callable[[Sequence[int]], Tensor],
     optimizer: torch.optim.Optimizer,
     epochs: int,
+    day_share: float,
     warmup_share: float,
     lr_floor: float,
     gradient_clip: float,
@@ -37,21 +38,22 @@ def fit(
     after_epoch: Callable[[int, float], bool],
     title: str,
 ) -> None:
-    """Run `epochs` passes over `runs` of days in random order.
+    """Run `epochs` passes over `runs` of days in random order, each over a fresh `day_share` of them.
 
     `after_epoch(epoch, mean loss)` may end the fit by returning True.
 
     Raises:
         InputError: When the loss is no longer finite, with the days at fault.
     """
-    steps = epochs * len(runs)
+    per_epoch = max(round(day_share * len(runs)), 1)
+    steps = epochs * per_epoch
     peaks = [group["lr"] for group in optimizer.param_groups]
     step = 0
     bar = tqdm(total=steps, desc=title, disable=None, leave=False)
     for epoch in range(epochs):
         module.train()
         losses = []
-        for run in order.permutation(len(runs)):
+        for run in order.permutation(len(runs))[:per_epoch]:
             scale = lr_scale(step, steps, warmup_share, lr_floor)
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = scale * peak

@@ -115,7 +115,7 @@ def score_ranker(
 
 
 _NETWORK_SETTINGS = (
-    "epochs", "patience", "days_per_step", "optimizer", "lr", "weight_decay", "warmup_share", "lr_floor",
+    "epochs", "patience", "day_share", "days_per_step", "optimizer", "lr", "weight_decay", "warmup_share", "lr_floor",
     "gradient_clip", "huber_weight", "rank_weight", "turnover_threshold",
 )  # fmt: skip
 
