@@ -69,6 +69,10 @@ BAD = {
     "infinite value": (lambda d: rewrite(d, high=at(5, "high", float("inf"))), "is infinite"),
     "null code": (lambda d: rewrite(d, code=at(5, "code", None)), "'code' has 1 nulls"),
     "lost more than everything": (lambda d: rewrite(d, terminal_return=pl.lit(-1.5)), "loses more than everything"),
+    "terminal before the end": (
+        lambda d: rewrite(d, terminal_return=at(5, "terminal_return", -0.5)),
+        "is not on the stock's last bar",
+    ),
     "no rows": (lambda d: first_rows(d, lambda f: f.clear()), "holds no rows"),
     "empty file": (lambda d: (d / "data/raw/bars.parquet").write_bytes(b""), "cannot be read"),
     "corrupted": (lambda d: (d / "data/raw/bars.parquet").write_bytes(b"PAR1 but then nothing"), "cannot be read"),

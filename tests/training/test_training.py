@@ -1,7 +1,9 @@
 """Losses, optimisers, blocks of days and scoring."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,6 +15,7 @@ from torch import nn
 from atft.errors import InputError
 from atft.model.atft_gat_fan import AtftGatFan
 from atft.panel.standardize import standardize
+from atft.panel.store import Panel
 from atft.training.blocks import consecutive, load_block, rows
 from atft.training.checkpoint import load_weights, save_weights
 from atft.training.history import loss_curve
@@ -29,15 +32,21 @@ ARCHITECTURE = {
     "fan_channels": ["return_1", "volume_change_1"], "fan_components": 2, "dropout": 0.1, "stochastic_depth": 0.1,
 }  # fmt: skip
 SETTINGS = {
-    "epochs": 2, "patience": 5, "day_share": 1.0, "days_per_step": 10, "optimizer": "adamw", "lr": 0.003, "weight_decay": 0.01,
-    "warmup_share": 0.1, "lr_floor": 0.05, "gradient_clip": 1.0, "huber_weight": 0.5, "rank_weight": 1.0,
-    "turnover_threshold": 1.0,
+    "epochs": 2, "patience": 5, "day_share": 1.0, "days_per_step": 10, "optimizer": "adamw", "lr": 0.003,
+    "weight_decay": 0.01, "warmup_share": 0.1, "lr_floor": 0.05, "gradient_clip": 1.0, "huber_weight": 0.5,
+    "rank_weight": 1.0, "turnover_threshold": 1.0,
 }  # fmt: skip
 
 
 def network_of(world: World, seed: int = 0) -> AtftGatFan:
     torch.manual_seed(seed)
     return AtftGatFan(make_encoder(world.panel, **ARCHITECTURE), 16, 2)  # pyright: ignore
+
+
+def train(network: AtftGatFan, panel: Panel, world: World, epochs: int = 2, seed: int = 0) -> list[dict[str, float]]:
+    """Fit on days 70 to 129, stop on 140 to 164."""
+    knobs: dict[str, Any] = SETTINGS | {"epochs": epochs}
+    return train_network(network, panel, world.snapshots, range(70, 130), range(140, 165), **knobs, seed=seed, fold=0)
 
 
 def labels(days: int = 3, stocks: int = 40, horizons: int = 2) -> torch.Tensor:
@@ -209,7 +218,7 @@ def test_training_is_repeatable_and_keeps_the_best_epoch(world: World) -> None:
     outcomes = []
     for _ in range(2):
         network = network_of(world)
-        history = train_network(network, world.panel, world.snapshots, range(70, 130), range(140, 165), **SETTINGS, seed=3, fold=1)  # fmt: skip # pyright: ignore
+        history = train(network, world.panel, world, seed=3)
         outcomes.append((history, {k: v.clone() for k, v in network.state_dict().items()}))
     assert outcomes[0][0] == outcomes[1][0]
     for name, value in outcomes[0][1].items():
@@ -218,22 +227,17 @@ def test_training_is_repeatable_and_keeps_the_best_epoch(world: World) -> None:
 
 def test_training_never_touches_held_out_labels(world: World) -> None:
     """With every label and return after `stop` poisoned, the weights are the same."""
-    poisoned = world.panel
-    label, forward = poisoned.label.copy(), poisoned.forward_return.copy()
+    label, forward = world.panel.label.copy(), world.panel.forward_return.copy()
     label[165:], forward[165:] = 99.0, 99.0
-    from dataclasses import replace
-
     weights = []
-    for panel in (world.panel, replace(poisoned, label=label, forward_return=forward)):
+    for panel in (world.panel, replace(world.panel, label=label, forward_return=forward)):
         network = network_of(world)
-        train_network(network, panel, world.snapshots, range(70, 130), range(140, 165), **SETTINGS | {"epochs": 1}, seed=0, fold=0)  # fmt: skip # pyright: ignore
+        train(network, panel, world, epochs=1)
         weights.append(network.heads.weight.detach().clone())
     assert torch.equal(*weights)
 
 
 def test_pretraining_learns_from_training_dates_alone(world: World) -> None:
-    from dataclasses import replace
-
     features, returns = world.panel.features.copy(), world.panel.daily_return.copy()
     features[130:], returns[130:] = np.nan, np.nan
     weights, losses = [], []

@@ -25,9 +25,10 @@ class FrequencyAdaptiveNorm(nn.Module):
 
     Per stock, day and channel: the changes of the last `lookback` days are summed to a level, the
     straight line through its ends is taken out (otherwise the jump between the ends looks like
-    cycles), the `components` strongest Fourier components are split off. The residual, scaled to unit size, is encoded; the dominant part goes through a small network and a
-    gate (there is nothing to denormalise in a ranking, so it is fused instead); scale and slope,
-    which the normalisation removed, are handed on as features.
+    cycles), and the `components` strongest Fourier components are split off. The residual, scaled
+    to unit size, is encoded; the dominant part goes through a small network and a gate (there is
+    nothing to denormalise in a ranking, so it is fused instead); scale and slope, which the
+    normalisation removed, are handed on as features.
 
     Shapes: input [day, stock, channel] of daily changes, consecutive days, oldest first; output
     [last, stock, hidden].

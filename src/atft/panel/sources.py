@@ -68,6 +68,8 @@ def check_bars(bars: pl.DataFrame, where: str, sectors: Sequence[str] | None = N
     before = pl.col("date").shift(1).over("code")
     _refuse(bars, pl.col("date") < before, where, "date", "comes after a later one; sort the rows by code and date")
     _refuse(bars, pl.struct("date", "code").is_duplicated(), where, "date", "is there twice for this stock; keep one")
+    goes_on = pl.col("terminal_return").is_not_null() & (pl.col("date") < pl.col("date").max().over("code"))
+    _refuse(bars, goes_on, where, "terminal_return", "is not on the stock's last bar; move it there")
     if bars["code"].n_unique() < 2:
         raise InputError(f"{where}: only stock {bars['code'][0]!r} is there; a ranking needs at least two")
     if sectors is not None:
