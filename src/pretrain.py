@@ -8,6 +8,7 @@ from atft.graph.snapshots import read_snapshots, shuffled
 from atft.panel.store import folds, read_panel
 from atft.program import new_folder, pin_threads, run_program, write_json
 from atft.training.checkpoint import save_weights
+from atft.training.history import pretraining_summary
 from atft.training.loop import seed_everything
 from atft.training.pretext import pretrain
 from atft.training.supervised import make_encoder
@@ -40,7 +41,7 @@ def main() -> None:
                 )
                 save_weights(encoder, folder / f"fold{fold}-seed{seed}.safetensors", {"model": dict(model)})
                 epochs += [{"fold": fold, "seed": seed, **row} for row in history]
-    write_json(paths.PRETRAIN_METRICS, {"epochs": epochs})
+    write_json(paths.PRETRAIN_METRICS, pretraining_summary(epochs))
 
 
 if __name__ == "__main__":

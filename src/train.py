@@ -7,7 +7,7 @@ from atft.config import load_params
 from atft.graph.snapshots import read_snapshots
 from atft.panel.store import folds, read_panel
 from atft.program import new_file, new_folder, pin_threads, run_program, write_json
-from atft.training.history import loss_curve
+from atft.training.history import loss_curve, training_summary
 from atft.training.rankers import Manifest, fit_ranker, write_manifest
 
 
@@ -33,7 +33,7 @@ def main() -> None:
                 found, history = fit_ranker(manifest, folder, paths.ENCODER, panel, snapshots, splits, fold, seed)
                 fits.append({"fold": fold, "seed": seed, **found})
                 epochs += [{"fold": fold, "seed": seed, **row} for row in history]
-    write_json(paths.TRAIN_METRICS, {"model": manifest.kind, "fits": fits})
+    write_json(paths.TRAIN_METRICS, training_summary(manifest.kind, fits))
     table, curve = loss_curve(epochs)
     with new_file(paths.TRAIN_EPOCHS) as file:
         table.write_csv(file)

@@ -46,6 +46,16 @@ def test_perfect_foresight_is_perfect(world: World) -> None:
     assert result["sharpe"] > 5
 
 
+def test_the_book_earns_until_the_last_scored_day(world: World) -> None:
+    """Labels end early, returns do not: days whose label is not known yet are in the P&L."""
+    score = np.random.default_rng(2).normal(size=world.panel.tradable.shape)
+    frame = scored(world, score, last=200)
+    daily, _ = evaluate_scores(frame, market_of(world), *SETTINGS, 10)
+    assert daily["date"].max() == frame["date"].max()
+    assert daily["rank_ic"].tail(6).null_count() == 6
+    assert daily["net"].tail(6).null_count() == 0
+
+
 def test_constant_scores_are_null_everywhere(world: World) -> None:
     result = summary_of(world, np.zeros(world.panel.tradable.shape))
     assert result["rank_ic"] is None

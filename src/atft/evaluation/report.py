@@ -66,12 +66,13 @@ def evaluate_scores(
         by (role, horizon): means over seeds of each seed's number.
     """
     held_out = scored.filter(pl.col("role").is_in(HELD_OUT))
-    daily = daily_ic(held_out, KEYS)
+    # Every scored date stays, also the last ones, whose labels are not known yet: the book earns on them.
+    dates = held_out.select(KEYS).unique().join(daily_ic(held_out, KEYS), on=KEYS, how="left")
     books = [
         _daily_book(group, market, quantile, cost_bps, int(group["horizon"][0]))
         for _, group in held_out.group_by("role", "horizon", "seed", maintain_order=True)
     ]
-    daily = daily.join(pl.concat(books), on=["role", "horizon", "seed", "date"], how="left").sort(KEYS)
+    daily = dates.join(pl.concat(books), on=["role", "horizon", "seed", "date"], how="left").sort(KEYS)
     drift = _stability(scored, psi_bins)
     summary = {}
     for (role, horizon), group in daily.group_by("role", "horizon", maintain_order=True):

@@ -1,4 +1,4 @@
-"""Training curves as tables."""
+"""Training curves as tables, and what the fits come to."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,3 +24,18 @@ def loss_curve(epochs: Sequence[dict[str, Any]]) -> tuple[pl.DataFrame, pl.DataF
     table = pl.DataFrame(list(epochs), schema=COLUMNS).with_columns(pl.col(pl.Float64).round(6))
     means = pl.col("train_loss", "stop_rank_ic").mean().round(6)
     return table, table.group_by("epoch").agg(means, fits=pl.len()).sort("epoch")
+
+
+def training_summary(model: str, fits: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """`metrics/train.json`: every fit, and the mean RankIC on `stop` of those that train in epochs."""
+    quality = [fit["stop_rank_ic"] for fit in fits if "stop_rank_ic" in fit]
+    return {"model": model, "stop_rank_ic": sum(quality) / len(quality) if quality else None, "fits": list(fits)}
+
+
+def pretraining_summary(epochs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """`metrics/pretrain.json`: every epoch, and the mean loss of the last ones beside that of predicting zero."""
+    last = [row for row in epochs if row["epoch"] == max(row["epoch"] for row in epochs)]
+    names = ("loss", "zero_loss")
+    return {name: sum(row[name] for row in last) / len(last) if last else None for name in names} | {
+        "epochs": list(epochs)
+    }
