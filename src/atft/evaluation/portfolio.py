@@ -16,21 +16,15 @@ class Book:
         gross: Return from the close of the day before to the close of the day, as a share of
             capital whose long and short sides are 1/2 each. NaN before the book is complete.
         turnover: Two-way: sum of |trades| as a share of capital, of the trades made at the close
-            of the day before, netted across sleeves.
-        turnover_sleeves: The same when no sleeve nets against another.
+            of the day before. One sleeve trades a day, from its old holdings to its new ones.
     """
 
     gross: Array
     turnover: Array
-    turnover_sleeves: Array
 
     def net(self, cost_bps: float) -> Array:
-        """Gross less `cost_bps` basis points per side of the netted turnover."""
+        """Gross less `cost_bps` basis points per side of the turnover."""
         return self.gross - cost_bps / 1e4 * self.turnover
-
-    def net_sleeves(self, cost_bps: float) -> Array:
-        """Gross less `cost_bps` basis points per side of the un-netted turnover."""
-        return self.gross - cost_bps / 1e4 * self.turnover_sleeves
 
 
 def long_short_weights(score: Array, quantile: float) -> Array:
@@ -76,13 +70,12 @@ def tranche_book(
     """
     days, stocks = target.shape
     sleeves, waiting = np.zeros((horizon, stocks)), np.zeros(stocks)
-    gross, turnover, unnetted = (np.full(days, np.nan) for _ in range(3))
+    gross, turnover = (np.full(days, np.nan) for _ in range(2))
     for day in range(days - 1):
         before = sleeves.sum(0) + waiting
         slot = day % horizon
         closing = sleeves[slot] + waiting
         waiting = np.where(can_trade[day], 0.0, closing)
-        closed = closing - waiting
         signal = day - delay
         opened = np.where(can_trade[day], target[signal] / horizon, 0.0) if signal >= 0 else np.zeros(stocks)
         sleeves[slot] = opened
@@ -91,12 +84,11 @@ def tranche_book(
         if day >= delay + horizon - 1:
             gross[day + 1] = earned
             turnover[day + 1] = np.abs(held - before).sum()
-            unnetted[day + 1] = np.abs(closed).sum() + np.abs(opened).sum()
         if drift:
             growth = np.where(gone[day + 1], 0.0, (1 + returns[day + 1]) / (1 + earned))
             sleeves *= growth
             waiting = waiting * growth
-    return Book(gross, turnover, unnetted)
+    return Book(gross, turnover)
 
 
 def two_way_turnover(weights: Array, returns: Array) -> Array:

@@ -99,10 +99,9 @@ def _daily_book(group: pl.DataFrame, market: Market, quantile: float, cost_bps: 
             "gross": book.gross,
             "net": book.net(cost_bps),
             "turnover": book.turnover,
-            "net_sleeves": book.net_sleeves(cost_bps),
         }
     ).with_columns(
-        pl.col("gross", "net", "turnover", "net_sleeves").fill_nan(None),
+        pl.col("gross", "net", "turnover").fill_nan(None),
         role=pl.lit(group["role"][0]),
         horizon=pl.lit(group["horizon"][0], group["horizon"].dtype),
         seed=pl.lit(group["seed"][0], group["seed"].dtype),
@@ -119,7 +118,6 @@ def _summary(daily: pl.DataFrame, horizon: int, periods_per_year: int) -> dict[s
             "icir": information_ratio(_array(seed["rank_ic"])),
             "sharpe": sharpe(_array(seed["gross"]), periods_per_year),
             "sharpe_net": sharpe(_array(seed["net"]), periods_per_year),
-            "sharpe_net_sleeves": sharpe(_array(seed["net_sleeves"]), periods_per_year),
             "turnover": seed["turnover"].mean(),
             "max_drawdown": max_drawdown(_array(seed["net"])),
         }
