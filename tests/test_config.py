@@ -62,7 +62,7 @@ def test_a_wrong_knob_is_refused_with_its_path(
 
 def test_what_exp_run_writes_is_read_as_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "params.yaml").read_text()
-    text = text.replace("lr: 1e-05").replace('graph: "on"', "graph: off")
+    text = text.replace("lr: 0.003", "lr: 1e-05").replace('graph: "on"', "graph: off")
     text = text.replace("  valid: 2 ", "  valid: ['2015-11-05']").replace("  test: 1 ", "  test: [2016-07-14]")
     (tmp_path / "params.yaml").write_text(text)
     monkeypatch.chdir(tmp_path)
