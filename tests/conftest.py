@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,16 @@ from atft.panel.simulate import SimulatedMarket, simulate_market
 from atft.panel.store import Panel, read_panel, write_panel
 
 FAMILIES = ["momentum", "shape", "volatility", "volume", "relative", "market"]
+
+
+def set_knobs(params: dict[str, Any], knobs: dict[str, Any]) -> None:
+    """Set `section__knob` paths in the content of params.yaml."""
+    for path, value in knobs.items():
+        *sections, name = path.split("__")
+        node = params
+        for section in sections:
+            node = node[section]
+        node[name] = value
 
 
 @dataclass(frozen=True)

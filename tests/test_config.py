@@ -8,18 +8,14 @@ import yaml
 
 from atft.config import load_params
 from atft.errors import InputError
+from conftest import set_knobs
 
 ROOT = Path(__file__).parents[1]
 
 
 def load(folder: Path, monkeypatch: pytest.MonkeyPatch, **knobs: Any) -> Any:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for path, value in knobs.items():
-        *sections, name = path.split("__")
-        node = params
-        for section in sections:
-            node = node[section]
-        node[name] = value
+    set_knobs(params, knobs)
     (folder / "params.yaml").write_text(yaml.safe_dump(params))
     monkeypatch.chdir(folder)
     return load_params()

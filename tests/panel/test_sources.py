@@ -8,6 +8,7 @@ import yaml
 
 import cache
 from atft.program import run_program
+from conftest import set_knobs
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,12 +34,7 @@ def save(folder: Path, params: dict) -> None:
 
 def change(folder: Path, **knobs: object) -> None:
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    for path, value in knobs.items():
-        *sections, name = path.split("__")
-        node = params
-        for section in sections:
-            node = node[section]
-        node[name] = value
+    set_knobs(params, knobs)
     save(folder, params)
 
 
