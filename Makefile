@@ -24,14 +24,14 @@ test: setup ## run the whole suite
 	python -m pytest
 
 check: setup ## ruff, pyright, import-linter
-	ruff format --check src tests
-	ruff check src tests
+	ruff format --check src tests benchmarks docs
+	ruff check src tests benchmarks docs
 	pyright
 	PYTHONPATH=src lint-imports
 
 format: setup ## let ruff rewrite what it can
-	ruff format src tests
-	ruff check --fix src tests
+	ruff format src tests benchmarks docs
+	ruff check --fix src tests benchmarks docs
 
 show: setup ## experiments of this commit and its parents, valid columns only
 	@dvc exp show -n 3 --md --drop '$(COLUMNS)' --sort-by valid.rank_ic --sort-order desc

@@ -28,7 +28,13 @@ def main() -> None:
     )
     scored = with_returns(predictions, panel, splits)
     market = Market(
-        panel.dates, panel.codes, panel.daily_return.astype(np.float64), panel.has_bar, panel.tradable, panel.delay
+        panel.dates,
+        panel.codes,
+        panel.daily_return.astype(np.float64),
+        panel.has_bar,
+        panel.can_trade,
+        panel.tradable,
+        panel.delay,
     )
     settings = (knobs.quantile, knobs.cost_bps, knobs.periods_per_year)
     daily, summary = evaluate_scores(scored, market, *settings, knobs.psi_bins)

@@ -1,36 +1,34 @@
-"""Stage 2: who informs whom as of a date, from trailing returns and industry labels."""
+"""Stage 2: who informs whom as of a date, from trailing returns and the labels of the day."""
 
 import numpy as np
+import polars as pl
 from tqdm import tqdm
 
 from atft import paths
 from atft.config import load_params
-from atft.graph.snapshots import build_snapshots, read_snapshots, snapshot_days, summary, write_snapshots
+from atft.graph.snapshots import HierarchicalGraphBuilder, read_snapshots, write_snapshots
+from atft.graph.statistics import snapshot_table, summary
 from atft.panel.store import read_panel
-from atft.program import new_folder, pin_threads, run_program, write_json
+from atft.program import new_file, new_folder, pin_threads, run_program, write_json
 
 
 def main() -> None:
     params = load_params()
     pin_threads(params.threads)
-    graph, panel = params.graph, read_panel(paths.CACHE)
-    sector = np.unique(panel.sectors, return_inverse=True)[1]
-    industry = np.unique(panel.industries, return_inverse=True)[1]
-    snapshots = build_snapshots(
-        panel.daily_return,
-        panel.has_bar,
-        sector,
-        industry,
-        graph.every,
-        graph.window,
-        graph.min_overlap,
-        graph.neighbors,
-        graph.industry_neighbors,
-    )
-    count = len(snapshot_days(len(panel.dates), graph.every, graph.min_overlap))
+    panel = read_panel(paths.CACHE)
+    builder = HierarchicalGraphBuilder(**dict(params.graph))
+    snapshots = builder.snapshots(panel.daily_return, panel.has_bar, panel.sector, panel.industry)
+    count = len(builder.days(len(panel.dates)))
+    clusters = pl.read_parquet(paths.CLUSTERS)  # empty unless the market is simulated
+    known = dict(clusters.select("code", "cluster").iter_rows())
+    cluster = np.array([known[code] for code in panel.codes]) if known else None
     with new_folder(paths.GRAPH) as folder:
-        write_snapshots(folder, list(tqdm(snapshots, "graph", count, disable=None)))
-        write_json(folder / "summary.json", summary(read_snapshots(folder), sector, len(panel.codes)))
+        write_snapshots(folder, tqdm(snapshots, "graph", count, disable=None))
+        written = read_snapshots(folder)
+    table = snapshot_table(written, panel.dates, panel.has_bar, panel.sector, panel.industry, cluster)
+    with new_file(paths.GRAPH_PLOT) as file:
+        table.with_columns(pl.col(pl.Float64).round(6)).write_csv(file)
+    write_json(paths.GRAPH_METRICS, summary(table, written))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ def main() -> None:
     model, task = params.model, params.pretrain
     panel, snapshots = read_panel(paths.CACHE), read_snapshots(paths.GRAPH)
     if model.graph == "shuffled":
-        snapshots = shuffled(snapshots, len(panel.codes))
+        snapshots = shuffled(snapshots)
     splits = pl.read_csv(paths.CACHE / "splits.csv", try_parse_dates=True)
     epochs = []
     with new_folder(paths.ENCODER) as folder:

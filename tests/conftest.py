@@ -1,17 +1,21 @@
 """Small markets, built once."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 
-from atft.graph.snapshots import Snapshots, build_snapshots, read_snapshots, write_snapshots
-from atft.panel.build import BuiltPanel, build_panel
+from atft.graph.snapshots import HierarchicalGraphBuilder, Snapshots, read_snapshots, write_snapshots
+from atft.panel.build import Built, build_panel
+from atft.panel.raw import library_features
 from atft.panel.simulate import SimulatedMarket, simulate_market
-from atft.panel.store import Panel, read_panel, write_panel
+from atft.panel.sources import complete
+from atft.panel.store import Panel, read_panel
 
 FAMILIES = ["momentum", "shape", "volatility", "volume", "relative", "market"]
 
@@ -33,17 +37,33 @@ class World:
     snapshots: Snapshots
 
 
-def panel_of(bars: pl.DataFrame, horizons: tuple[int, ...] = (1, 5), min_history: int = 60) -> BuiltPanel:
-    return build_panel(bars, FAMILIES, horizons, 1, min_history, 0.0, 0.5, "rank_gauss")
+KNOBS: dict[str, Any] = {
+    "horizons": (1, 5), "delay": 1, "label": "raw", "label_scale": "rank_gauss", "beta_days": 60, "min_history": 60,
+    "min_dollar_volume": 0.0, "max_daily_return": 0.5, "news_volume": 5.0, "method": "rank_gauss", "threads": 1,
+}  # fmt: skip
+
+
+def build_in(folder: Path, bars: pl.DataFrame, families: Sequence[str] = FAMILIES, **knobs: Any) -> tuple[Panel, Built]:
+    """The panel of these bars, written to `folder`."""
+    built = build_panel(folder, complete(bars), partial(library_features, families=families), **KNOBS | knobs)
+    return read_panel(folder), built
+
+
+def panel_of(bars: pl.DataFrame, families: Sequence[str] = FAMILIES, **knobs: Any) -> Panel:
+    """The panel of these bars; its file is gone, its map stays."""
+    with TemporaryDirectory() as folder:
+        return build_in(Path(folder), bars, families, **knobs)[0]
+
+
+GRAPH = HierarchicalGraphBuilder(
+    every=20, window=120, min_overlap=60, neighbors=8, half_life=0, shrinkage=20.0, min_correlation=0.0,
+    sector_edge_weight=0.5,
+)  # fmt: skip
 
 
 def world_of(bars: pl.DataFrame, folder: Path, horizons: tuple[int, ...] = (1, 5)) -> tuple[Panel, Snapshots]:
-    built = panel_of(bars, horizons)
-    write_panel(folder, built.dates, built.stocks, built.arrays, built.facts)
-    panel = read_panel(folder)
-    sector, industry = (np.unique(labels, return_inverse=True)[1] for labels in (panel.sectors, panel.industries))
-    snapshots = build_snapshots(panel.daily_return, panel.has_bar, sector, industry, 20, 120, 60, 8, 2)
-    write_snapshots(folder, list(snapshots))
+    panel, _ = build_in(folder, bars, horizons=horizons)
+    write_snapshots(folder, GRAPH.snapshots(panel.daily_return, panel.has_bar, panel.sector, panel.industry))
     return panel, read_snapshots(folder)
 
 

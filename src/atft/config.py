@@ -64,19 +64,59 @@ class File(Section):
         return self
 
 
+class Defects(Section):
+    all_null: Literal["drop", "refuse"]
+    constant: Literal["drop", "refuse"]
+    duplicate: Literal["drop", "refuse"]
+    non_finite: Literal["drop", "refuse"]
+    price_level: Literal["drop", "refuse"]
+
+
+class Table(Section):
+    path: str
+    features: Annotated[list[str], Field(min_length=1)]
+    exclude: list[str]
+    forward_names: list[str]
+    defects: Defects
+    canary_rank_ic: Positive
+    canary_icir: Positive
+    daily_target: str | None
+
+
+Family = Literal[
+    "momentum", "shape", "volatility", "volume", "beta", "liquidity", "alpha158", "calendar", "relative", "market"
+]
+
+
 class Data(Section):
-    source: Literal["simulated", "file"]
+    source: Literal["simulated", "file", "table"]
     simulated: Simulated
     file: File
+    table: Table
     horizons: Annotated[list[Count], Field(min_length=1)]
     delay: Count
     min_history: Count
     min_dollar_volume: Annotated[Number, Field(ge=0)]
     max_daily_return: Positive
-    families: Annotated[
-        list[Literal["momentum", "shape", "volatility", "volume", "relative", "market"]], Field(min_length=1)
-    ]
-    standardize: Literal["rank_gauss", "zscore"]
+    news_volume: Positive
+    label: Literal["raw", "sector_neutral", "beta_neutral", "sector_beta_neutral"]
+    label_scale: Literal["rank_gauss", "plain"]
+    beta_days: Annotated[int, Field(ge=20)]
+    families: Annotated[list[Family], Field(min_length=1)]
+    standardize: Literal["rank_gauss", "zscore", "robust", "winsorised"]
+
+    @model_validator(mode="after")
+    def _bars_are_there(self) -> Self:
+        columns = self.file.columns
+        if missing := [name for name in REQUIRED if columns[name] is None and self.source == "file"]:
+            raise ValueError(f"file.columns.{missing[0]}: null, but source: file makes its features from it")
+        if self.source == "table" and columns["close"] is None and self.table.daily_target is None:
+            raise ValueError(
+                "table.daily_target: needed where file.columns.close is null: returns come from one of them"
+            )
+        if columns["date"] is None or columns["code"] is None:
+            raise ValueError("file.columns: date and code cannot be null")
+        return self
 
 
 class Split(Section):
@@ -91,9 +131,12 @@ class Split(Section):
 class Graph(Section):
     every: Count
     window: Annotated[int, Field(ge=20)]
+    half_life: Whole
     min_overlap: Annotated[int, Field(ge=10)]
+    shrinkage: Annotated[Number, Field(ge=0)]
     neighbors: Count
-    industry_neighbors: Whole
+    min_correlation: Share
+    sector_edge_weight: Annotated[Number, Field(ge=0)]
 
 
 class Model(Section):

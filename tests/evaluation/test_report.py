@@ -13,7 +13,13 @@ SETTINGS = (0.1, 10.0, 252)
 def market_of(world: World) -> Market:
     panel = world.panel
     return Market(
-        panel.dates, panel.codes, panel.daily_return.astype(float), panel.has_bar, panel.tradable, panel.delay
+        panel.dates,
+        panel.codes,
+        panel.daily_return.astype(float),
+        panel.has_bar,
+        panel.can_trade,
+        panel.tradable,
+        panel.delay,
     )
 
 

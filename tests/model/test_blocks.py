@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch_geometric.nn import GATv2Conv
 
 from atft.model.atft_gat_fan import AtftGatFan, Encoder, block_start, parameter_count
-from atft.model.attention import TemperedGATv2
+from atft.model.attention import TemperedGATv2, with_groups
 from atft.model.fan import FrequencyAdaptiveNorm, dominant_components
 from atft.model.selection import HingeSelection
 from atft.model.temporal import TemporalEncoder
@@ -39,6 +39,7 @@ def test_every_parameter_has_gradient(inputs: tuple[Tensor, Tensor, Tensor]) -> 
     x, index, attr = inputs
     net = network()
     nn.init.normal_(net.encoder.selection.gate.weight)  # starts at zero, which stops the layer before it
+    x[torch.rand(x.shape, generator=torch.Generator().manual_seed(2)) < 0.1] = torch.nan
     net(x, DAYS, index, attr).square().sum().backward()
     dead = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert dead == []
@@ -132,6 +133,30 @@ def test_temporal_attention_equals_a_window_at_a_time() -> None:
         torch.testing.assert_close(block(rows[: L + day], 1)[0], together[day], atol=1e-6, rtol=1e-5)
 
 
+def test_unknown_is_not_the_same_as_average() -> None:
+    """NaN weighs nothing, tells that it is unknown, and poisons nothing; a stock without any row is fine."""
+    torch.manual_seed(0)
+    selection = HingeSelection(FEATURES, 16, 0.0)
+    nn.init.normal_(selection.unknown.weight)
+    average = torch.zeros(3, FEATURES)
+    unknown = average.clone()
+    unknown[0, 2], unknown[1] = torch.nan, torch.nan
+    out, weights = selection(unknown)
+    assert torch.isfinite(out).all()
+    assert weights[0, 2] == 0
+    assert weights[0].sum().item() == pytest.approx(1)
+    assert weights[1].sum() == 0
+    other = selection(average)[0]
+    assert not torch.allclose(out[:2], other[:2], atol=1e-3)
+    assert torch.equal(out[2], other[2])
+
+
+def test_unknown_days_do_not_poison_a_score(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, index, attr = inputs
+    x[:3], x[5, 1], x[:, 2, 0] = torch.nan, torch.nan, torch.nan
+    assert torch.isfinite(network()(x, DAYS, index, attr)).all()
+
+
 def test_selection_starts_uniform_and_its_weights_sum_to_one() -> None:
     weights = HingeSelection(FEATURES, 16, 0.0)(torch.randn(7, FEATURES))[1]
     torch.testing.assert_close(weights, torch.full_like(weights, 1 / FEATURES))
@@ -150,15 +175,125 @@ def test_fan_takes_out_the_planted_cycle(lags: int) -> None:
 def test_gat_at_temperature_one_is_torch_geometrics() -> None:
     torch.manual_seed(5)
     mine = TemperedGATv2(16, 4, EDGE, 0.0)
-    theirs = GATv2Conv(16, 4, heads=4, edge_dim=EDGE, add_self_loops=False)
+    theirs = GATv2Conv(16, 4, heads=4, edge_dim=EDGE - 1, add_self_loops=False)
     theirs.load_state_dict({name: value for name, value in mine.state_dict().items() if name != "rho"})
     x, index, attr = torch.randn(STOCKS, 16), torch.randint(0, STOCKS, (2, 50)), torch.rand(50, EDGE)
-    torch.testing.assert_close(mine(x, index, attr), theirs(x, index, attr))
+    attr[:, -1] = 1.0
+    torch.testing.assert_close(mine(x, index, attr), theirs(x, index, attr[:, :-1]))
     nn.init.constant_(mine.rho, 100.0)
     torch.testing.assert_close(mine.temperature(), torch.full((4,), 2.0))
     nn.init.constant_(mine.rho, -100.0)
     torch.testing.assert_close(mine.temperature(), torch.full((4,), 0.5))
-    assert not torch.allclose(mine(x, index, attr), theirs(x, index, attr), atol=1e-4)
+    assert not torch.allclose(mine(x, index, attr), theirs(x, index, attr[:, :-1]), atol=1e-4)
+
+
+def test_a_weight_scales_the_odds_of_its_link() -> None:
+    torch.manual_seed(6)
+    layer, x = TemperedGATv2(16, 4, EDGE, 0.0), torch.randn(3, 16)
+    nn.init.constant_(layer.rho, 0.7)
+    index, attr = torch.tensor([[0, 1, 2], [2, 2, 2]]), torch.rand(3, EDGE)
+
+    def odds(weight: float) -> Tensor:
+        attr[:, -1] = torch.tensor([weight, 1.0, 1.0])
+        alpha = layer(x, index, attr, return_attention_weights=True)[1][1]
+        return alpha[0] / alpha[1:].sum(0)
+
+    torch.testing.assert_close(odds(3.0), 3 * odds(1.0))
+    assert odds(1e-12).max() < 1e-9
+    heard, unheard = layer(x, index[:, 1:], attr[1:]), layer(x, index, attr)
+    torch.testing.assert_close(heard, unheard)
+
+
+def test_weights_alone_leave_equal_links_as_they_are(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, index, attr = inputs
+    net = network()
+    heavy = torch.cat([attr[:, :-1], torch.full((len(attr), 1), 7.0)], dim=1)
+    light = torch.cat([attr[:, :-1], torch.full((len(attr), 1), 0.1)], dim=1)
+    torch.testing.assert_close(net(x, DAYS, index, heavy), net(x, DAYS, index, light), atol=1e-5, rtol=1e-4)
+
+
+def hierarchy_of(days: int, weight: float, order: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Self-loops, stocks 0-4 and 5-9 in two industries of one sector, stock 10 in the sector alone, 11 nowhere."""
+    order = torch.arange(STOCKS) if order is None else order
+    industry, sector = torch.tensor([0] * 5 + [1] * 5) + STOCKS, STOCKS + 2
+    below = torch.cat([order[:11], torch.tensor([STOCKS, STOCKS + 1])])
+    above = torch.cat([industry, torch.full((3,), sector)])
+    own = torch.arange(STOCKS)
+    index = torch.stack([torch.cat([own, below, above]), torch.cat([own, above, below])])
+    attr = torch.zeros(index.shape[1], EDGE)
+    attr[:STOCKS, 0] = 1.0
+    attr[:, -1] = weight
+    attr[:STOCKS, -1] = 1.0
+    index = torch.cat([torch.where(index < STOCKS, i * STOCKS + index, days * index + i) for i in range(days)], dim=1)
+    return index, attr.repeat(days, 1)
+
+
+def test_groups_start_as_the_mean_of_their_stocks() -> None:
+    state = torch.randn(2, STOCKS, 4)
+    index, _ = hierarchy_of(2, 1.0)
+    nodes = with_groups(state.view(-1, 4), index, 2)
+    torch.testing.assert_close(nodes[: 2 * STOCKS], state.view(-1, 4), atol=0, rtol=0)
+    groups = nodes[2 * STOCKS :].view(3, 2, 4)
+    for group, members in enumerate((slice(0, 5), slice(5, 10), slice(0, 11))):
+        torch.testing.assert_close(groups[group], state[:, members].mean(1))
+    absent = index[:, (index != 3).all(0)]  # stock 3 of the first day alone
+    groups = with_groups(state.view(-1, 4), absent, 2)[2 * STOCKS :].view(3, 2, 4)
+    torch.testing.assert_close(groups[0, 0], state[0, [0, 1, 2, 4]].mean(0))
+    torch.testing.assert_close(groups[2, 1], state[1, :11].mean(0))
+
+
+def test_stocks_meet_through_their_groups_alone(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, _, _ = inputs
+    net = network(graph_layers=3)  # up, across, down
+    index, attr = hierarchy_of(DAYS, 1.0)
+    changed = x.clone()
+    changed[:, 0] += 1
+    moved = (net(x, DAYS, index, attr) - net(changed, DAYS, index, attr)).abs().amax((0, 2))
+    assert (moved[:11] > 1e-6).all()
+    assert moved[11] == 0
+
+
+def test_a_heavier_hierarchy_says_more_and_without_weight_there_is_none(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, _, _ = inputs
+    net = network()
+    index, attr = hierarchy_of(DAYS, 1.0)
+    loops = (index[0] == index[1]).nonzero()[:, 0]
+    alone = net(x, DAYS, index[:, loops], attr[loops])
+    away = [
+        float((net(x, DAYS, *hierarchy_of(DAYS, weight)) - alone).detach().abs()[:, :11].mean())
+        for weight in (1e-9, 0.1, 1.0, 10.0)
+    ]
+    assert away[0] < 1e-6
+    assert away == sorted(away)
+    assert away[-1] > 3 * away[1]
+
+
+def test_permuting_stocks_permutes_scores_through_groups(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, _, _ = inputs
+    net = network()
+    order = torch.randperm(STOCKS, generator=torch.Generator().manual_seed(2))
+    place = torch.argsort(order)
+    index, attr = hierarchy_of(DAYS, 0.5)
+    moved = net(x[:, order], DAYS, *hierarchy_of(DAYS, 0.5, place))
+    torch.testing.assert_close(moved, net(x, DAYS, index, attr)[:, order], atol=1e-5, rtol=1e-4)
+
+
+def test_days_of_a_batch_do_not_meet_in_groups(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, _, _ = inputs
+    net = network().eval()
+    state = net.encoder.stocks(x, DAYS)
+    together = net.encoder.together(state, *hierarchy_of(DAYS, 0.5))
+    for day in range(DAYS):
+        alone = net.encoder.together(state[day : day + 1], *hierarchy_of(1, 0.5))
+        torch.testing.assert_close(alone[0], together[day], atol=1e-6, rtol=1e-5)
+
+
+def test_stochastic_depth_skips_a_day_with_its_groups(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, _, _ = inputs
+    net = network(stochastic_depth=0.5).train()
+    draws = torch.stack([net(x, DAYS, *hierarchy_of(DAYS, 0.5)) for _ in range(40)]).detach()
+    for day in range(DAYS):
+        assert 2 <= len({round(float(value), 4) for value in draws[:, day, 0, 0]}) <= 4
 
 
 def test_edge_features_matter(inputs: tuple[Tensor, Tensor, Tensor]) -> None:

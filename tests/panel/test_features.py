@@ -1,14 +1,20 @@
 """No feature, flag, label or universe knows the future, and no bad print dominates a day."""
 
 from collections.abc import Callable
+from functools import partial
+from typing import get_args
 
 import numpy as np
 import polars as pl
 import pytest
 
-from atft.panel import features
-from atft.panel.build import BuiltPanel
+from atft.config import Family
+from atft.panel import build as build_module
+from atft.panel import features, raw
 from atft.panel.simulate import simulate_market
+from atft.panel.sources import complete
+from atft.panel.standardize import METHODS
+from atft.panel.store import Panel
 from conftest import FAMILIES, panel_of
 
 T = 140  # the present, as a day number
@@ -24,22 +30,31 @@ def with_another_future(bars: pl.DataFrame) -> pl.DataFrame:
               ("open", "high", "low", "close", "volume")]  # fmt: skip
     known = pl.col("date").min().over("code") <= present
     gone = later & known & (pl.col("code").str.slice(-1).is_in(["1", "3", "5", "7", "9"]))
-    changed = bars.with_columns(prices).filter(~gone)
-    return changed.with_columns(terminal_return=pl.when(later).then(pl.col("terminal_return")))
+    return (
+        complete(bars)
+        .with_columns(
+            *prices,
+            sector=pl.when(later).then(pl.lit("another")).otherwise("sector"),
+            terminal_return=pl.when(later).then(pl.col("terminal_return")),
+            adjustment_factor=pl.when(later & (noise > 1.3)).then(pl.lit(0.5)).otherwise("adjustment_factor"),
+            halted=pl.when(later & (noise < 0.8)).then(pl.lit(value=True)).otherwise("halted"),
+        )
+        .filter(~gone)
+    )
 
 
-def changes_of_the_past(build: Callable[[pl.DataFrame], BuiltPanel], bars: pl.DataFrame) -> list[str]:
+def changes_of_the_past(build: Callable[[pl.DataFrame], Panel], bars: pl.DataFrame) -> list[str]:
     """Arrays whose values at or before T differ when only the bars after T do."""
     before, after = build(bars), build(with_another_future(bars))
     past = slice(0, T + 1)
     found = []
-    for name in ("features", "tradable", "has_bar", "daily_return"):
-        one, two = before.arrays[name][past], after.arrays[name][past]
+    for name in ("features", "tradable", "has_bar", "can_trade", "daily_return", "sector", "industry"):
+        one, two = getattr(before, name)[past], getattr(after, name)[past]
         if name == "features":
             found += [
                 column
-                for i, column in enumerate(before.facts["feature_names"])
-                if not np.array_equal(one[..., i], two[..., i])
+                for i, column in enumerate(before.feature_names)
+                if not np.array_equal(one[..., i], two[..., i], equal_nan=True)
             ]
         elif not np.array_equal(one, two):
             found.append(name)
@@ -51,26 +66,41 @@ def bars() -> pl.DataFrame:
     return simulate_market(48, 200, "standard", 1, (1, 5), 1).bars
 
 
-def test_the_future_cannot_change_the_past(bars: pl.DataFrame) -> None:
-    assert changes_of_the_past(panel_of, bars) == []
+@pytest.mark.parametrize("method", METHODS)
+def test_the_future_cannot_change_the_past(bars: pl.DataFrame, method: str) -> None:
+    """All families, library and market-wide; sectors that change, splits and halts in the other future."""
+    everything = [*features.FAMILIES, "relative", "market"]
+    assert changes_of_the_past(partial(panel_of, families=everything, method=method), bars) == []
 
 
 def test_a_planted_look_ahead_is_caught(bars: pl.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     leak = {"momentum": features.FAMILIES["momentum"] | {"return_1": -features.trailing_return(-1)}}
-    monkeypatch.setattr(features, "FAMILIES", features.FAMILIES | leak)
+    monkeypatch.setattr(raw, "FAMILIES", features.FAMILIES | leak)
     found = changes_of_the_past(panel_of, bars)
     assert "return_1" in found
     assert "return_5" not in found
 
 
-def test_labels_end_where_they_say(bars: pl.DataFrame) -> None:
+@pytest.mark.parametrize("label", ["raw", "sector_neutral", "beta_neutral", "sector_beta_neutral"])
+@pytest.mark.parametrize("scale", ["rank_gauss", "plain"])
+def test_labels_end_where_they_say(bars: pl.DataFrame, label: str, scale: str) -> None:
     """A label of day t with horizon h depends on prices up to t + 1 + h, and on none after."""
-    before = panel_of(bars).arrays["forward_return"]
-    after = panel_of(with_another_future(bars)).arrays["forward_return"]
-    for i, horizon in enumerate((1, 5)):
-        reach = T - 1 - horizon
-        np.testing.assert_array_equal(before[: reach + 1, :, i], after[: reach + 1, :, i])
-        assert not np.array_equal(before[reach + 1, :, i], after[reach + 1, :, i], equal_nan=True)
+    build = partial(panel_of, families=["momentum"], label=label, label_scale=scale)
+    before, after = build(bars), build(with_another_future(bars))
+    for name in ("forward_return", "label"):
+        one, two = getattr(before, name), getattr(after, name)
+        for i, horizon in enumerate((1, 5)):
+            reach = T - 1 - horizon
+            np.testing.assert_array_equal(one[: reach + 1, :, i], two[: reach + 1, :, i])
+            assert not np.array_equal(one[reach + 1, :, i], two[reach + 1, :, i], equal_nan=True)
+
+
+def test_a_trailing_beta_of_tomorrow_is_caught(bars: pl.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The beta-neutral label of the last day that is complete at T changes once its beta looks ahead."""
+    monkeypatch.setattr(build_module, "market_beta", lambda days: features.market_beta(days).shift(-20))
+    build = partial(panel_of, families=["momentum"], label="beta_neutral")
+    one, two = build(bars).label[T - 2, :, 0], build(with_another_future(bars)).label[T - 2, :, 0]
+    assert not np.array_equal(one, two, equal_nan=True)
 
 
 def test_defects_neither_crash_nor_dominate_a_day(bars: pl.DataFrame) -> None:
@@ -87,17 +117,17 @@ def test_defects_neither_crash_nor_dominate_a_day(bars: pl.DataFrame) -> None:
         open=pl.when(absent).then(None).otherwise(pl.col("open")),
         volume=pl.when(absent).then(0.0).otherwise(pl.col("volume")),
     )
-    built = panel_of(spoilt)
-    stock = built.stocks["code"].to_list().index("S0004")
-    panel = built.arrays
-    assert built.report["unbelievable_returns_dropped"] >= 1
-    assert not panel["tradable"][150, stock]
-    assert panel["daily_return"][150, stock] == 0
-    assert np.isnan(panel["forward_return"][148, stock]).all()
-    assert not panel["tradable"][155, built.stocks["code"].to_list().index("S0006")]
-    assert panel["tradable"][160].sum() == pytest.approx(panel["tradable"][159].sum() / 2, abs=4)
-    assert np.isfinite(panel["features"]).all()
-    assert np.abs(panel["features"]).max() < 4
+    panel = panel_of(spoilt)
+    stock = panel.codes.index("S0004")
+    assert not panel.tradable[150, stock]
+    assert panel.daily_return[150, stock] == 0
+    assert np.isnan(panel.forward_return[148, stock]).all()
+    assert not panel.tradable[155, panel.codes.index("S0006")]
+    assert panel.tradable[160].sum() == pytest.approx(panel.tradable[159].sum() / 2, abs=4)
+    known = np.isfinite(panel.features)
+    assert not known[~panel.tradable].any()
+    assert known[150:][panel.tradable[150:]].mean() > 0.9
+    assert np.abs(panel.features[known]).max() < 4
 
 
 def test_adjusted_price_levels_do_not_enter(bars: pl.DataFrame) -> None:
@@ -106,15 +136,17 @@ def test_adjusted_price_levels_do_not_enter(bars: pl.DataFrame) -> None:
     halved = bars.with_columns(
         *(pl.col(name) / (this + 1) for name in ("open", "high", "low", "close")), volume=pl.col("volume") * (this + 1)
     )
-    one, two = panel_of(bars).arrays["features"], panel_of(halved).arrays["features"]
+    one, two = panel_of(bars).features, panel_of(halved).features
     np.testing.assert_allclose(one, two, atol=1e-5)
 
 
-def test_about_thirty_features_in_six_families(bars: pl.DataFrame) -> None:
-    names = panel_of(bars).facts["feature_names"]
-    assert 30 <= len(names) <= 45
-    assert len(names) == len(set(names))
-    assert set(FAMILIES) == {*features.FAMILIES, "relative", "market"}
+def test_families_are_named_alike_everywhere_and_no_feature_twice(bars: pl.DataFrame) -> None:
+    names = panel_of(bars).feature_names
+    assert 30 <= len(names) <= 50
+    everything = [name for family in features.FAMILIES.values() for name in family]
+    assert len(everything) == len(set(everything))
+    assert set(get_args(Family)) == {*features.FAMILIES, "relative", "market"}
+    assert set(FAMILIES) <= set(get_args(Family))
 
 
 def test_hand_made_features() -> None:

@@ -18,10 +18,10 @@ DAYS, STOCKS = 1000, 160
 
 def joined(market: SimulatedMarket, horizon: int) -> pl.DataFrame:
     """Oracle rows of one horizon with the forward return that a position would have earned."""
-    built = panel_of(market.bars, (horizon,))
-    returns, codes = built.arrays["forward_return"][..., 0], built.stocks["code"].to_numpy()
+    panel = panel_of(market.bars, ["momentum"], horizons=(horizon,))
+    returns, codes = panel.forward_return[..., 0], np.array(panel.codes)
     day, stock = np.nonzero(np.isfinite(returns))
-    truth = pl.DataFrame({"date": built.dates[day], "code": codes[stock], "forward_return": returns[day, stock]})
+    truth = pl.DataFrame({"date": panel.dates[day], "code": codes[stock], "forward_return": returns[day, stock]})
     oracle = market.oracle.filter(pl.col("horizon") == horizon)
     total = pl.sum_horizontal(pl.col(PARTS).cast(pl.Float64))
     return truth.join(oracle, on=["date", "code"]).with_columns(total=total)
@@ -79,19 +79,20 @@ def fitted(panel: Panel, snapshots: Snapshots, kind: str, neighbor_means: bool, 
     """RankIC at horizon 5 over the last 300 days of a model fitted on the days before."""
     train, held_out = range(80, DAYS - 325), range(DAYS - 300, DAYS - 6)
     x = design(panel, snapshots, train, neighbor_means)
+    fill = np.nan_to_num if kind == "ridge" else np.asarray
     y = np.concatenate([panel.label[day][panel.tradable[day], 0] for day in train])
     if shuffle:
         y = np.random.default_rng(0).permutation(y)
     known = np.isfinite(y)
     if kind == "ridge":
-        model = Ridge(alpha=1000).fit(x[known], y[known])
+        model = Ridge(alpha=1000).fit(fill(x[known]), y[known])
     else:
         options = {
             "verbosity": -1, "num_threads": 1, "learning_rate": 0.08, "min_data_in_leaf": 200,
             "deterministic": True, "force_row_wise": True, "feature_fraction": 0.5, "seed": 0,
         }  # fmt: skip
         model = lightgbm.train(options, lightgbm.Dataset(x[known], y[known]), 80)
-    score = np.asarray(model.predict(design(panel, snapshots, held_out, neighbor_means)))
+    score = np.asarray(model.predict(fill(design(panel, snapshots, held_out, neighbor_means))))
     dates = np.concatenate([np.full(panel.tradable[day].sum(), day) for day in held_out])
     returns = np.concatenate([panel.forward_return[day][panel.tradable[day], 0] for day in held_out])
     frame = pl.DataFrame({"date": dates, "score": score, "forward_return": returns})

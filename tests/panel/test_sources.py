@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 import cache
+from atft.panel.store import read_panel
 from atft.program import run_program
 from conftest import set_knobs
 
@@ -146,4 +147,4 @@ def test_a_file_without_sectors_is_fine_when_said(workdir: Path) -> None:
     first_rows(workdir, lambda f: f.drop("sector", "industry"))
     change(workdir, data__file__columns__sector=None, data__file__columns__industry=None)
     built(workdir)
-    assert pl.read_parquet(workdir / "data/cache/stocks.parquet")["sector"].unique().to_list() == ["unknown"]
+    assert read_panel(workdir / "data/cache").sector_names == ["unknown"]

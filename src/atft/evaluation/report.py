@@ -31,6 +31,7 @@ class Market:
     codes: Sequence[str]
     daily_return: NDArray[np.float64]
     has_bar: NDArray[np.bool_]
+    can_trade: NDArray[np.bool_]
     tradable: NDArray[np.bool_]
     delay: int
 
@@ -59,7 +60,8 @@ def evaluate_scores(
 
     Args:
         scored: `role, horizon, seed, fold, date, code, score, forward_return`; roles valid, test
-            and stop, the last as the reference of the stability index alone.
+            and stop, the last as the reference of the stability index alone. Where a `label` is
+            there as well, the RankIC with it is reported beside the one with the raw return.
 
     Returns:
         Daily `role, horizon, seed, fold, date, rank_ic, ic, gross, net, turnover`, and the summary
@@ -68,6 +70,9 @@ def evaluate_scores(
     held_out = scored.filter(pl.col("role").is_in(HELD_OUT))
     # Every scored date stays, also the last ones, whose labels are not known yet: the book earns on them.
     dates = held_out.select(KEYS).unique().join(daily_ic(held_out, KEYS), on=KEYS, how="left")
+    if "label" in held_out.columns:
+        fitted = daily_ic(held_out.with_columns(forward_return="label"), KEYS)
+        dates = dates.join(fitted.select(*KEYS, label_rank_ic="rank_ic"), on=KEYS, how="left")
     books = [
         _daily_book(group, market, quantile, cost_bps, int(group["horizon"][0]))
         for _, group in held_out.group_by("role", "horizon", "seed", maintain_order=True)
@@ -92,7 +97,7 @@ def _daily_book(group: pl.DataFrame, market: Market, quantile: float, cost_bps: 
     span = slice(first, last + 1)
     target = np.array([long_short_weights(row, quantile) for row in score])
     returns, gone = market.daily_return[span], market.gone()[span]
-    book: Book = tranche_book(target, returns, market.has_bar[span], gone, horizon, market.delay)
+    book: Book = tranche_book(target, returns, market.can_trade[span], gone, horizon, market.delay)
     return pl.DataFrame(
         {
             "date": market.dates[span],
@@ -114,6 +119,7 @@ def _summary(daily: pl.DataFrame, horizon: int, periods_per_year: int) -> dict[s
     per_seed = [
         {
             "rank_ic": seed["rank_ic"].mean(),
+            **({"label_rank_ic": seed["label_rank_ic"].mean()} if "label_rank_ic" in seed.columns else {}),
             "ic": seed["ic"].mean(),
             "icir": information_ratio(_array(seed["rank_ic"])),
             "sharpe": sharpe(_array(seed["gross"]), periods_per_year),
@@ -162,7 +168,7 @@ def beside(
     score = market.reversal()
     day = np.searchsorted(market.dates, once["date"].to_numpy().astype("datetime64[D]"))
     stock = np.searchsorted(np.asarray(market.codes), once["code"].to_numpy().astype(str))
-    reversal = once.with_columns(score=pl.Series(score[day, stock]))
+    reversal = once.drop("label", strict=False).with_columns(score=pl.Series(score[day, stock]))
     daily, _ = evaluate_scores(reversal, market, quantile, cost_bps, periods_per_year, 10)
     whole = market.equal_weight()
     out: dict[tuple[str, int], dict[str, Any]] = {}

@@ -1,6 +1,6 @@
 """The graph through time: snapshots taken at the close of a day, used from the next day on."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +9,67 @@ import polars as pl
 from numpy.typing import NDArray
 
 from atft.errors import InputError
-from atft.graph.edges import EDGE_FEATURES, snapshot_edges
+from atft.graph.edges import EDGE_FEATURES, Edges, Mask, Numbers, hierarchy, peer_edges, self_loops
+
+Snapshot = tuple[int, Numbers, NDArray[np.float32]]  # as_of, edge_index, edge_attr
+
+
+@dataclass(frozen=True)
+class HierarchicalGraphBuilder:
+    """Links between stocks, to themselves, and to their industries and sectors, as of a day.
+
+    Attributes: as in `params.yaml`, section graph.
+    """
+
+    every: int
+    window: int
+    min_overlap: int
+    neighbors: int
+    half_life: int
+    shrinkage: float
+    min_correlation: float
+    sector_edge_weight: float
+
+    def days(self, total: int) -> range:
+        """Day numbers at whose close a snapshot is taken: fixed by the calendar's start."""
+        return range(self.min_overlap - 1, total, self.every)
+
+    def snapshots(
+        self,
+        daily_return: NDArray[np.float32],
+        has_bar: Mask,
+        sector: NDArray[np.integer],
+        industry: NDArray[np.integer],
+    ) -> Iterator[Snapshot]:
+        """Each snapshot in turn, from the `window` days up to its own; arrays [day, stock], labels as of the day."""
+        for day in self.days(len(daily_return)):
+            rows = slice(max(day + 1 - self.window, 0), day + 1)
+            yield day, *self.edges(daily_return[rows], has_bar[rows], sector[day], industry[day])
+
+    def edges(
+        self,
+        returns: NDArray[np.float32],
+        present: Mask,
+        sector: NDArray[np.integer],
+        industry: NDArray[np.integer],
+    ) -> Edges:
+        """Edges of one window [day, stock], sorted by target, then source; no pair stands twice."""
+        sector, industry = sector.astype(np.int64), industry.astype(np.int64)
+        index, attr, together = peer_edges(
+            returns.astype(np.float64),
+            np.ascontiguousarray(present),
+            sector,
+            industry,
+            self.neighbors,
+            self.min_overlap,
+            self.half_life,
+            self.shrinkage,
+            self.min_correlation,
+        )
+        parts = [(index, attr), self_loops(len(sector)), hierarchy(sector, industry, together, self.sector_edge_weight)]
+        index, attr = np.concatenate([i for i, _ in parts], axis=1), np.concatenate([a for _, a in parts])
+        order = np.lexsort(index)
+        return index[:, order], attr[order]
 
 
 @dataclass(frozen=True)
@@ -17,78 +77,72 @@ class Snapshots:
     """Edges of all snapshots, one after the other.
 
     Attributes:
+        stocks: Nodes below are stocks, nodes from here on virtual: industries, then sectors.
         as_of: [snapshot] day number at whose close it was taken.
         offsets: [snapshot + 1] edges of snapshot s are offsets[s]:offsets[s + 1].
-        edge_index: [2, edge] source informs target, stock numbers.
+        edge_index: [2, edge] source informs target, node numbers.
         edge_attr: [edge, feature] see `EDGE_FEATURES`.
     """
 
-    as_of: NDArray[np.int64]
-    offsets: NDArray[np.int64]
-    edge_index: NDArray[np.int64]
+    stocks: int
+    as_of: Numbers
+    offsets: Numbers
+    edge_index: Numbers
     edge_attr: NDArray[np.float32]
 
-    def on(self, day: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """`edge_index`, `edge_attr` known before day `day` opens; empty before the first snapshot."""
+    def on(self, day: int) -> Edges:
+        """`edge_index`, `edge_attr` known before day `day` opens; self-loops alone before the first snapshot."""
         s = int(np.searchsorted(self.as_of, day)) - 1
         if s < 0:
-            return self.edge_index[:, :0], self.edge_attr[:0]
+            return self_loops(self.stocks)
         part = slice(self.offsets[s], self.offsets[s + 1])
         return self.edge_index[:, part], self.edge_attr[part]
 
+    def among(self, day: int, tradable: Mask) -> Edges:
+        """`on(day)` without the stocks that are not `tradable` [stock], and the groups they leave empty."""
+        index, attr = self.on(day)
+        source, target = index
+        alive = np.zeros(max(int(index.max()) + 1, self.stocks), bool)
+        alive[: self.stocks] = tradable
+        upward = (source < target) & (target >= self.stocks)
+        for virtual in (False, True):  # an industry lives through its stocks, then a sector through either
+            level = upward & ((source >= self.stocks) == virtual)
+            alive[target[level & alive[source]]] = True
+        keep = alive[index].all(axis=0)
+        return index[:, keep], attr[keep]
 
-def snapshot_days(days: int, every: int, min_overlap: int) -> range:
-    """Day numbers at whose close a snapshot is taken: fixed by the calendar's start."""
-    return range(min_overlap - 1, days, every)
-
-
-def build_snapshots(
-    daily_return: NDArray[np.float32],
-    present: NDArray[np.bool_],
-    sector: NDArray[np.int64],
-    industry: NDArray[np.int64],
-    every: int,
-    window: int,
-    min_overlap: int,
-    neighbors: int,
-    industry_neighbors: int,
-) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.float32]]]:
-    """Yield (as_of, edge_index, edge_attr) of each snapshot, from the `window` days up to as_of."""
-    for day in snapshot_days(len(daily_return), every, min_overlap):
-        rows = slice(max(day + 1 - window, 0), day + 1)
-        yield (
-            day,
-            *snapshot_edges(
-                daily_return[rows].astype(np.float64),
-                present[rows],
-                sector,
-                industry,
-                neighbors,
-                industry_neighbors,
-                min_overlap,
-            ),
-        )
+    def peers(self, day: int) -> Numbers:
+        """[2, edge] the links between two stocks alone; sorted by target."""
+        index, _ = self.on(day)
+        return index[:, between_stocks(index, self.stocks)]
 
 
-def write_snapshots(folder: Path, snapshots: list[tuple[int, NDArray[np.int64], NDArray[np.float32]]]) -> None:
+def between_stocks(index: Numbers, stocks: int) -> Mask:
+    """Which edges link two different stocks."""
+    return (index < stocks).all(axis=0) & (index[0] != index[1])
+
+
+def write_snapshots(folder: Path, snapshots: Iterable[Snapshot]) -> None:
     """Write `edges.parquet`: as_of, source, target and the edge features.
 
     Raises:
-        InputError: When no snapshot has an edge.
+        InputError: When no snapshot has a link between stocks.
     """
-    if not any(len(attr) for _, _, attr in snapshots):
-        raise InputError("graph: no stock has a neighbour; lower graph.min_overlap, or bring more days")
-    frames = [
-        pl.DataFrame(
-            {
-                "as_of": np.full(len(attr), day, np.int32),
-                "source": index[0].astype(np.int32),
-                "target": index[1].astype(np.int32),
-            }
-        ).hstack(pl.DataFrame(attr, schema=list(EDGE_FEATURES)))
-        for day, index, attr in snapshots
-    ]
+    frames, linked = [], False
+    for day, index, attr in snapshots:
+        columns = {"as_of": np.full(len(attr), day), "source": index[0], "target": index[1]}
+        linked |= bool((attr[:, _KIND] == 0).all(axis=1).any())
+        frames.append(
+            pl.DataFrame(columns).cast(pl.Int32).hstack(pl.DataFrame(attr, schema=list(EDGE_FEATURES), orient="row"))
+        )
+    if not linked:
+        raise InputError(
+            "graph: no stock has a neighbour; lower graph.min_overlap or graph.min_correlation, or bring more days"
+        )
     pl.concat(frames).write_parquet(folder / "edges.parquet", compression="zstd")
+
+
+_KIND = [EDGE_FEATURES.index(name) for name in ("self_loop", "upward", "downward")]
 
 
 def read_snapshots(folder: Path) -> Snapshots:
@@ -105,6 +159,8 @@ def read_snapshots(folder: Path) -> Snapshots:
         ) from error
     as_of, counts = np.unique(frame["as_of"].to_numpy(), return_counts=True)
     return Snapshots(
+        # Every stock has a self-loop in every snapshot.
+        stocks=int(frame["self_loop"].sum()) // len(as_of),
         as_of=as_of.astype(np.int64),
         offsets=np.concatenate([[0], np.cumsum(counts)]),
         edge_index=frame.select("source", "target").to_numpy().T.astype(np.int64),
@@ -112,23 +168,25 @@ def read_snapshots(folder: Path) -> Snapshots:
     )
 
 
-def summary(snapshots: Snapshots, sector: NDArray[np.int64], stocks: int) -> dict[str, float]:
-    """Snapshots, mean edges per snapshot, mean neighbours of a connected stock, share of edges within a sector."""
-    source, target = snapshots.edge_index
-    listeners = [len(np.unique(target[a:b])) for a, b in zip(snapshots.offsets, snapshots.offsets[1:], strict=False)]
-    return {
-        "snapshots": len(snapshots.as_of),
-        "stocks": stocks,
-        "edges_per_snapshot": len(source) / len(snapshots.as_of),
-        "neighbors_per_stock": len(source) / sum(listeners),
-        "share_within_sector": float(np.mean(sector[source] == sector[target])),
-    }
+def shuffled(snapshots: Snapshots) -> Snapshots:
+    """The same number of neighbours with the same edge features, but random ones: the placebo.
 
-
-def shuffled(snapshots: Snapshots, stocks: int) -> Snapshots:
-    """The same number of neighbours with the same edge features, but random ones: the placebo."""
+    Drawn among the snapshot's stocks that have neighbours; the other links stay.
+    """
     source, target = snapshots.edge_index.copy()
     for s, (a, b) in enumerate(zip(snapshots.offsets, snapshots.offsets[1:], strict=False)):
+        links = a + np.flatnonzero(between_stocks(snapshots.edge_index[:, a:b], snapshots.stocks))
+        known = np.unique(snapshots.edge_index[:, links])
+        place = np.searchsorted(known, target[links])
+        if not len(known):
+            continue
+        # One random ring of the stocks, and the same random distances along it for everyone: no
+        # neighbour is drawn twice, and all are heard about equally often.
         draw = np.random.default_rng(s)
-        source[a:b] = (target[a:b] + draw.integers(1, stocks, b - a)) % stocks
-    return Snapshots(snapshots.as_of, snapshots.offsets, np.stack([source, target]), snapshots.edge_attr)
+        ring, distance = draw.permutation(len(known)), draw.permutation(np.arange(1, max(len(known), 2)))
+        nth = np.arange(len(links)) - np.searchsorted(target[links], target[links])
+        seat = np.argsort(ring)[place] + distance[nth % len(distance)]
+        source[links] = known[ring[seat % len(known)]]
+    return Snapshots(
+        snapshots.stocks, snapshots.as_of, snapshots.offsets, np.stack([source, target]), snapshots.edge_attr
+    )

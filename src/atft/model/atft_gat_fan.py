@@ -20,7 +20,7 @@ class Encoder(nn.Module):
     Args:
         features: Columns of x.
         fan_channels: Columns of x that FAN sums to levels.
-        edge_features: Columns of the edge features.
+        edge_features: Columns of the edge attributes, the last of which is the weight of the link.
         graph: "on", "shuffled" (the caller shuffles) or "off" (stocks do not see each other).
         normalization: "fan" or "none".
         (others): see `params.yaml`, section model.
@@ -61,7 +61,7 @@ class Encoder(nn.Module):
         return self.fuse(state, self.fan(x[..., self.fan_channels], last))
 
     def together(self, state: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
-        """[day, stock, hidden] -> the same, informed by neighbours; edges number nodes day x stock."""
+        """[day, stock, hidden] -> the same, informed by neighbours; nodes as in `GraphAttention`."""
         return state if self.graph is None else self.graph(state, edge_index, edge_attr, self.depth_drop)
 
     def forward(self, x: Tensor, last: int, edge_index: Tensor, edge_attr: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Graph attention with edge features and a learnable temperature."""
+"""Graph attention with edge features, weighted links, virtual nodes and a learnable temperature."""
 
 import math
 from typing import Optional
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch_geometric.nn import GATv2Conv
-from torch_geometric.utils import softmax
+from torch_geometric.utils import scatter, softmax
 
 from atft.model.gating import GatedSkip
 
@@ -15,14 +15,17 @@ from atft.model.gating import GatedSkip
 class TemperedGATv2(GATv2Conv):
     r"""GATv2 whose softmax is divided by a learnt temperature per head, between 0.5 and 2.
 
-    alpha_ij = softmax_j(a . LeakyReLU(W_l x_j + W_r x_i + W_e e_ij) / tau), tau = exp(ln 2 tanh rho).
+    alpha_ij = softmax_j(a . LeakyReLU(W_l x_j + W_r x_i + W_e e_ij) / tau + ln w_ij), tau = exp(ln 2 tanh rho).
+
+    The last column of the edge attributes is w > 0: twice the weight, twice the odds to be listened
+    to, whatever the network has learnt. The other columns are the features e.
 
     Source: Brody et al., How Attentive are Graph Attention Networks?, 2022.
     """
 
     def __init__(self, hidden: int, heads: int, edge_features: int, dropout: float) -> None:
         super().__init__(
-            hidden, hidden // heads, heads=heads, edge_dim=edge_features, dropout=dropout, add_self_loops=False
+            hidden, hidden // heads, heads=heads, edge_dim=edge_features - 1, dropout=dropout, add_self_loops=False
         )
         self.rho = nn.Parameter(torch.zeros(heads))
 
@@ -42,19 +45,22 @@ class TemperedGATv2(GATv2Conv):
     ) -> Tensor:
         assert edge_attr is not None
         assert self.lin_edge is not None
-        mixed = x_i + x_j + self.lin_edge(edge_attr).view(-1, self.heads, self.out_channels)
+        mixed = x_i + x_j + self.lin_edge(edge_attr[:, :-1]).view(-1, self.heads, self.out_channels)
         logits = (functional.leaky_relu(mixed, self.negative_slope) * self.att).sum(dim=-1)
-        alpha = softmax(logits / self.temperature(), index, ptr, dim_size)
+        alpha = softmax(logits / self.temperature() + edge_attr[:, -1:].log(), index, ptr, dim_size)
         return functional.dropout(alpha, p=self.dropout, training=self.training)
 
 
 class GraphAttention(nn.Module):
     """Residual graph attention layers, each behind a gate; layer l of L is skipped for a day with chance l/L p.
 
-    Every stock also listens to itself, through a self-loop marked as such among the edge features.
+    Nodes beyond the stocks are virtual: industries and sectors, whose links carry what a clique
+    would. They start as the mean state of their stocks and take part in every layer.
 
-    Shapes: nodes [day, stock, hidden]; `edge_index` [2, edge] numbers nodes day x stock;
-    `edge_attr` [edge, feature]. Output like the nodes.
+    Shapes: stocks [day, stock, hidden], and so the output. `edge_index` [2, edge] numbers D days x N
+    stocks first, then virtual nodes, node v of day d at D N + v D + d; members have lower numbers than
+    their groups. `edge_attr` [edge, feature], the last column the link's weight. A node without links
+    hears nothing, so a stock that shall hear itself needs a self-loop.
 
     Source: Huang et al., Deep Networks with Stochastic Depth, 2016. One draw a day, not a stock:
     dropping single stocks would tear the cross-section.
@@ -62,22 +68,39 @@ class GraphAttention(nn.Module):
 
     def __init__(self, hidden: int, heads: int, edge_features: int, layers: int, dropout: float) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(TemperedGATv2(hidden, heads, edge_features + 1, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(TemperedGATv2(hidden, heads, edge_features, dropout) for _ in range(layers))
         self.skips = nn.ModuleList(GatedSkip(hidden, dropout) for _ in range(layers))
 
-    def forward(self, nodes: Tensor, edge_index: Tensor, edge_attr: Tensor, depth_drop: float) -> Tensor:
-        days, stocks, hidden = nodes.shape
-        own = torch.arange(days * stocks, device=nodes.device)
-        loops = torch.zeros(len(own), edge_attr.shape[1] + 1, device=nodes.device)
-        loops[:, -1] = 1.0
-        edge_index = torch.cat([edge_index, own.expand(2, -1)], dim=1)
-        edge_attr = torch.cat([functional.pad(edge_attr, (0, 1)), loops])
+    def forward(self, stocks: Tensor, edge_index: Tensor, edge_attr: Tensor, depth_drop: float) -> Tensor:
+        days, count, hidden = stocks.shape
+        nodes = with_groups(stocks.reshape(-1, hidden), edge_index, days)
+        day = torch.arange(days, device=nodes.device)
+        day = torch.cat([day.repeat_interleave(count), day.repeat(len(nodes) // days - count)])
         for depth, (layer, skip) in enumerate(zip(self.layers, self.skips, strict=True), start=1):
-            message = layer(nodes.view(-1, hidden), edge_index, edge_attr).view(days, stocks, hidden)
-            nodes = skip(nodes, message, self._keep(days, depth_drop * depth / len(self.layers), nodes))
-        return nodes
+            keep = self._keep(day, depth_drop * depth / len(self.layers), nodes)
+            nodes = skip(nodes, layer(nodes, edge_index, edge_attr), keep)
+        return nodes[: days * count].view(days, count, hidden)
 
-    def _keep(self, days: int, drop: float, like: Tensor) -> Tensor | float:
+    def _keep(self, day: Tensor, drop: float, like: Tensor) -> Tensor | float:
         if not self.training or drop == 0:
             return 1.0
-        return like.new_empty(days, 1, 1).bernoulli_(1 - drop) / (1 - drop)
+        return (like.new_empty(int(day[-1]) + 1, 1).bernoulli_(1 - drop) / (1 - drop))[day]
+
+
+def with_groups(stocks: Tensor, edge_index: Tensor, days: int) -> Tensor:
+    """[node, hidden] the stocks, and below them each virtual node as the mean of the stocks below it.
+
+    The highest number among the edges tells how many there are; one without members is 0.
+    """
+    first = len(stocks)
+    beyond = int(edge_index.max()) + 1 - first if edge_index.numel() else 0
+    if beyond <= 0:
+        return stocks
+    total = first + -(-beyond // days) * days
+    source, target = edge_index
+    upward = (source < target) & (target >= first)
+    # The last column counts stocks: industries add up their stocks, then sectors their industries and stocks.
+    sums = functional.pad(functional.pad(stocks, (0, 1), value=1.0), (0, 0, 0, total - first))
+    for level in (upward & (source < first), upward & (source >= first)):
+        sums = sums + scatter(sums[source[level]], target[level], dim=0, dim_size=total, reduce="sum")
+    return torch.cat([stocks, sums[first:, :-1] / sums[first:, -1:].clamp(min=1)])

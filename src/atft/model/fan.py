@@ -30,7 +30,8 @@ class FrequencyAdaptiveNorm(nn.Module):
     nothing to denormalise in a ranking, so it is fused instead); scale and slope, which the
     normalisation removed, are handed on as features.
 
-    Shapes: input [day, stock, channel] of daily changes, consecutive days, oldest first; output
+    Shapes: input [day, stock, channel] of daily changes, consecutive days, oldest first, NaN where
+    unknown (no change: one NaN would poison every frequency); output
     [last, stock, hidden].
 
     Source: Ye et al., Frequency Adaptive Normalization, 2024, adapted from forecasting to encoding.
@@ -50,7 +51,7 @@ class FrequencyAdaptiveNorm(nn.Module):
         self.register_buffer("ramp", torch.arange(1, lookback + 1) / lookback, persistent=False)
 
     def forward(self, changes: Tensor, last: int) -> Tensor:
-        windows = changes[-(last + self.lookback - 1) :].unfold(0, self.lookback, 1).float()
+        windows = changes[-(last + self.lookback - 1) :].nan_to_num().unfold(0, self.lookback, 1).float()
         level = windows.cumsum(-1)
         slope = level[..., -1:]
         flat = level - slope * self.ramp

@@ -1,4 +1,4 @@
-"""Variable selection: which features count for this stock today."""
+"""Variable selection: which features count for this stock today, and which are not known."""
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,11 @@ class HingeSelection(nn.Module):
     of v_j GRN_j(x_j) with piecewise linear GRN_j, at a twentieth of its cost. The gate starts
     uniform.
 
-    Shapes: input [..., feature], output [..., hidden] and weights [..., feature] (they sum to 1).
+    An unknown feature (NaN) weighs nothing, and adds a learnt vector of its own instead of a value:
+    unknown is not the same as average. Where nothing is known all weights are 0.
+
+    Shapes: input [..., feature], NaN unknown, output [..., hidden] and weights [..., feature], which
+    sum to 1 over the known.
 
     Source: Lim et al., Temporal Fusion Transformers, 2021, section 4.2, for the selection.
     """
@@ -25,12 +29,17 @@ class HingeSelection(nn.Module):
         self.squeeze = nn.Linear(features, hidden)
         self.gate = nn.Linear(hidden, features)
         self.embed = nn.Linear(5 * features, hidden)
+        self.unknown = nn.Linear(features, hidden, bias=False)
         self.refine = GatedResidual(hidden, dropout)
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)
+        nn.init.zeros_(self.unknown.weight)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        weights = torch.softmax(self.gate(functional.elu(self.squeeze(x))), dim=-1)
+        unknown = torch.isnan(x)
+        x = x.masked_fill(unknown, 0.0)
+        logits = self.gate(functional.elu(self.squeeze(x))).masked_fill(unknown, -1e4)
+        weights = torch.softmax(logits, dim=-1).masked_fill(unknown, 0.0)
         basis = torch.stack([x, torch.tanh(x), x.abs(), functional.relu(x - 1), functional.relu(-x - 1)], dim=-2)
         chosen = basis * (weights * x.shape[-1]).unsqueeze(-2)
-        return self.refine(self.embed(chosen.flatten(-2))), weights
+        return self.refine(self.embed(chosen.flatten(-2)) + self.unknown(unknown.to(x.dtype))), weights

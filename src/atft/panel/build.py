@@ -1,111 +1,218 @@
-"""Raw bars to the arrays of a `Panel`: the one place that knows the order of the steps."""
+"""Checked bars to the panel on disk: the one place that knows the order of the steps."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from atft.errors import InputError
-from atft.panel import features as feature_library
-from atft.panel.bars import on_grid, stock_labels, tradable
-from atft.panel.labels import forward_return
+from atft.panel.bars import Grid, numbered_labels, on_grid, tradable
+from atft.panel.features import market_beta, prepared
+from atft.panel.labels import forward_return, group_mean, residual_label
+from atft.panel.raw import RawFeatures
 from atft.panel.standardize import standardize
-from atft.panel.store import scatter
+from atft.panel.store import PanelWriter
 
+COLUMNS_AT_ONCE = 64  # that are standardised together
 MIN_NAMES = 20  # a smaller cross-section has no deciles
 
 
 @dataclass(frozen=True)
-class BuiltPanel:
-    """`panel.store.write_panel`'s arguments, the first date worth ranking, and what was found wrong."""
+class Built:
+    """What the split table and the report need to know of a panel that was written.
+
+    Attributes:
+        dates: [T] trading days.
+        first: Number of the first date worth ranking.
+        report: What was found wrong with the data and what was done about it.
+        large_returns: The corporate-action guard's list: `date, code, price_change, times_typical_money,
+            verdict`.
+    """
 
     dates: NDArray[np.datetime64]
-    stocks: pl.DataFrame
-    arrays: dict[str, NDArray[Any]]
-    facts: dict[str, Any]
     first: int
     report: dict[str, Any]
+    large_returns: pl.DataFrame
 
 
 def build_panel(
+    folder: Path,
     bars: pl.DataFrame,
-    families: Sequence[str],
+    make_features: Callable[[Grid, Path], RawFeatures],
+    *,
     horizons: Sequence[int],
     delay: int,
+    label: str,
+    label_scale: str,
+    beta_days: int,
     min_history: int,
     min_dollar_volume: float,
     max_daily_return: float,
+    news_volume: float,
     method: str,
-) -> BuiltPanel:
-    """Build everything the later stages read from checked bars.
+    threads: int,
+) -> Built:
+    """Write everything the later stages read; arguments as in `params.yaml`, section data.
+
+    One date after the other is standardised and written: memory holds the bars and a few dates, not
+    the panel.
 
     Raises:
         InputError: When no date has `MIN_NAMES` tradable stocks.
     """
-    stocks = stock_labels(bars)
-    grid = on_grid(bars, max_daily_return)
-    grid = grid.with_columns(tradable=tradable(min_history, min_dollar_volume))
-    grid, names = feature_library.add_features(grid, families)
-    grid = grid.sort("date", "code")
-
-    shape = (grid["date"].n_unique(), len(stocks))
-    dense = {name: grid[name].to_numpy().reshape(shape) for name in ("has_bar", "tradable", "error", "path")}
-    universe = dense["tradable"]
+    bars, sector_names, industry_names = numbered_labels(bars)
+    if "sector" in label and len(sector_names) == 1:
+        raise InputError(f"data.label: {label} needs sectors; map data.file.columns.sector, or choose another label")
+    grid = on_grid(bars, max_daily_return, news_volume)
+    volume_from = bars.filter(pl.col("volume").is_not_null()).select(pl.col("date").min()).item()
+    grid = grid.with_columns(tradable=tradable(min_history, min_dollar_volume, volume_from))
+    market = pl.col("daily_return").filter("tradable").mean().over("date").fill_null(0.0)
+    grid = grid.with_columns(market=market)
+    universe = grid.dense("tradable")
     enough = np.nonzero(universe.sum(1) >= MIN_NAMES)[0]
     if not len(enough):
         raise InputError(
             f"data: no date has {MIN_NAMES} tradable stocks (most: {universe.sum(1).max()}); "
             f"lower data.min_history or data.min_dollar_volume, or bring more stocks"
         )
-    rows = grid.filter("tradable")
-    market = [name for name in names if name in feature_library.MARKET]
-    by_stock = [name for name in names if name not in market]
-    values = np.hstack(
-        [
-            standardize(rows.select("date", *by_stock), method),
-            rows.select(market).cast(pl.Float32).fill_null(0.0).to_numpy(),
-        ]
-    )
-    terminal = grid["terminal_return"].to_numpy().reshape(shape)
-    left = np.cumsum(np.vstack([np.zeros((1, shape[1]), bool), np.isfinite(terminal)[:-1]]), axis=0) > 0
-    returns = forward_return(dense["path"], dense["has_bar"], left, dense["error"], horizons, delay)
-    returns[~universe] = np.nan
-    labelled = pl.DataFrame(
-        {"date": rows["date"], **{f"h{h}": returns[..., i][universe] for i, h in enumerate(horizons)}}
-    )
-    label = np.where(np.isnan(returns), np.nan, scatter(standardize(labelled, "rank_gauss"), universe, np.nan))
-    arrays = {
-        "features": scatter(values, universe, 0.0),
-        "tradable": universe,
-        "label": label.astype(np.float32),
-        "forward_return": returns,
-        "daily_return": grid["daily_return"].fill_null(0.0).to_numpy().reshape(shape).astype(np.float32),
-        "has_bar": dense["has_bar"],
-    }
+    returns = _forward_returns(grid, universe, horizons, delay)
+    beta = None
+    if "beta" in label:
+        beta = replace(grid, frame=prepared(grid.frame).select(beta=market_beta(beta_days).over("code"))).dense("beta")
+    by_day = {name: grid.dense(name) for name in ("has_bar", "can_trade", "sector", "industry")}
+    daily_return = np.nan_to_num(grid.dense("daily_return")).astype(np.float32)
+    features = make_features(grid, folder)
+
+    def day_arrays(day: int, raw: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """The arrays of one date; looks at that date's stocks alone."""
+        here = universe[day]
+        sector, industry = by_day["sector"][day], by_day["industry"][day]
+        groups = {"sector": sector[here], "industry": industry[here]}
+        values = np.full((len(here), len(features.output_names)), np.nan, np.float32)
+        # A few columns at a time stay in the processor's cache.
+        for start in range(0, features.kept, COLUMNS_AT_ONCE):
+            part = slice(start, min(start + COLUMNS_AT_ONCE, features.kept))
+            values[here, part] = standardize(_finite(raw[here, part]), method)
+        if features.relative:
+            bases = _finite(raw[here][:, [column for column, _ in features.relative]])
+            less = [
+                bases[:, [i]] - group_mean(bases[:, [i]].astype(np.float64), groups[group])
+                for i, (_, group) in enumerate(features.relative)
+            ]
+            part = slice(features.kept, features.kept + len(less))
+            values[here, part] = standardize(np.hstack(less).astype(np.float32), method)
+        if features.market_names:
+            values[here, -len(features.market_names) :] = features.market[day]
+        target = residual_label(
+            returns[day][here],
+            beta[day][here] if beta is not None else None,
+            groups["sector"] if "sector" in label else None,
+        )
+        target = standardize(target, "rank_gauss") if label_scale == "rank_gauss" else target
+        return {
+            "features": values,
+            "tradable": here,
+            "label": _scatter(target, here),
+            "forward_return": returns[day],
+            "daily_return": daily_return[day],
+            **{name: array[day] for name, array in by_day.items()},
+        }
+
     facts = {
-        "feature_names": by_stock + market,
-        "market_features": market,
+        "codes": grid.codes,
+        "sector_names": sector_names,
+        "industry_names": industry_names,
+        "feature_names": features.output_names,
+        "market_features": features.market_names,
         "horizons": list(horizons),
         "delay": delay,
     }
-    dates = grid["date"].unique().sort().to_numpy().astype("datetime64[D]")
-    return BuiltPanel(dates, stocks, arrays, facts, int(enough[0]), _report(bars, grid))
+    bar = tqdm(total=len(grid.dates), desc="cache", unit="day", disable=None)
+    with PanelWriter(folder, facts) as writer, ThreadPoolExecutor(threads) as pool, bar:
+        for day, arrays in enumerate(_read_ahead(pool, day_arrays, features.blocks())):
+            writer.write_day(grid.dates[day], arrays)
+            bar.update()
+    features.close()
+    large = _large_returns(grid)
+    return Built(grid.dates, int(enough[0]), _report(bars, grid, large) | features.report, large)
 
 
-def _report(bars: pl.DataFrame, grid: pl.DataFrame) -> dict[str, Any]:
+def _read_ahead(
+    pool: ThreadPoolExecutor,
+    work: Callable[[int, NDArray[np.float32]], dict[str, NDArray[Any]]],
+    blocks: Iterator[NDArray[np.float32]],
+) -> Iterator[dict[str, NDArray[Any]]]:
+    """`work(day, values)` of each day in order; the next block is read while the pool is at the last one."""
+    waiting: deque[Iterator[dict[str, NDArray[Any]]]] = deque()
+    day = 0
+    for block in blocks:
+        waiting.append(pool.map(work, range(day, day + len(block)), block))
+        day += len(block)
+        if len(waiting) > 1:
+            yield from waiting.popleft()
+    yield from chain.from_iterable(waiting)
+
+
+def _forward_returns(
+    grid: Grid, universe: NDArray[np.bool_], horizons: Sequence[int], delay: int
+) -> NDArray[np.float32]:
+    ended = np.isfinite(grid.dense("terminal").astype(np.float64))
+    left = np.cumsum(ended, axis=0) > 0
+    returns = forward_return(
+        grid.dense("path"), grid.dense("has_bar"), grid.dense("can_trade"), left, grid.dense("error"), horizons, delay
+    )
+    returns[~universe] = np.nan
+    return returns
+
+
+def _finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.where(np.isfinite(values), values, np.float32(np.nan))
+
+
+def _scatter(values: NDArray[np.float32], where: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Rows of `values` at the True places of `where`, NaN elsewhere."""
+    out = np.full((len(where), values.shape[1]), np.nan, np.float32)
+    out[where] = values
+    return out
+
+
+def _large_returns(grid: Grid) -> pl.DataFrame:
+    """Every price change beyond the threshold and what was made of it."""
+    verdict = pl.when("error").then(pl.lit("dropped")).otherwise(pl.lit("believed"))
+    return (
+        grid.frame.filter("large")
+        .select(
+            "date",
+            "code",
+            price_change=pl.col("simple").round(4),
+            times_typical_money=pl.col("times_typical").round(2),
+            verdict=verdict,
+        )
+        .sort("date", "code")
+    )
+
+
+def _report(bars: pl.DataFrame, grid: Grid, large: pl.DataFrame) -> dict[str, Any]:
     """What was found wrong with the bars and what was done about it."""
-    errors = grid.filter("error").select("date", "code").sort("date", "code")
+    frame = grid.frame
     return {
         "rows": len(bars),
         "dates": [str(bars["date"].min()), str(bars["date"].max())],
         "stocks": bars["code"].n_unique(),
-        "tradable_stock_days": int(grid["tradable"].sum()),
-        "absent_prints": {name: bars[name].null_count() for name in ("open", "high", "low", "close")},
+        "tradable_stock_days": int(frame["tradable"].sum()),
+        "absent_prints": {name: bars[name].null_count() for name in ("open", "high", "low", "close", "volume")},
         "zero_volumes": int((bars["volume"] == 0).sum()),
-        "missing_bars_while_listed": int((grid["listed"] & ~grid["has_bar"]).sum()),
-        "unbelievable_returns_dropped": len(errors),
-        "unbelievable_returns": [f"{day} {code}" for day, code in errors.iter_rows()],
+        "missing_bars_while_listed": int((frame["listed"] & ~frame["has_bar"]).sum()),
+        "halted_or_locked": int((frame["has_bar"] & ~frame["can_trade"]).sum()),
+        "adjustment_factors_applied": int((bars["adjustment_factor"] != 1).sum()),
+        "large_returns_dropped": int((large["verdict"] == "dropped").sum()),
+        "large_returns_believed": int((large["verdict"] == "believed").sum()),
     }

@@ -1,13 +1,19 @@
 """Causal features, one Polars expression each, grouped in families.
 
-Every expression looks at one stock's rows in date order and at nothing after its own row.
-Lookbacks are in trading days. Prices enter as ratios and returns alone: an adjusted level knows
-the splits to come. `path` is the log of the growth of one unit of money (see `panel.bars`).
+Every expression looks at one stock's rows in date order, one per calendar day, null where the
+stock printed no bar, and at nothing after its own row; callers evaluate it over each code.
+Lookbacks are in trading days; unless a feature says otherwise half of its window must be there.
+Prices enter as ratios and returns alone: an adjusted level knows the splits to come. The columns,
+made by `panel.bars` and `prepared`: clean `open, high, low, close, vwap, volume` (only ratios mean
+anything), `value` (money traded), `path` (log growth of 1), `r` (log daily return), `log_volume`
+(null without volume), `market` (mean simple return of the tradable stocks that day), `day`, `date`.
 """
 
-from collections.abc import Sequence
+import math
 
 import polars as pl
+
+from atft.panel.alpha158 import ALPHA158
 
 
 def trailing_return(days: int, skip: int = 0) -> pl.Expr:
@@ -23,7 +29,7 @@ def volatility(days: int) -> pl.Expr:
 def downside_share(days: int) -> pl.Expr:
     """Share of squared returns that came from losses, 0 to 1."""
     square = pl.col("r") ** 2
-    loss = pl.when(pl.col("r") < 0).then(square).otherwise(0.0)
+    loss = pl.col("r").clip(upper_bound=0) ** 2
     return _mean(loss, days) / _mean(square, days).clip(lower_bound=1e-12)
 
 
@@ -76,14 +82,14 @@ def volume_volatility(days: int) -> pl.Expr:
 
 
 def dollar_volume(days: int) -> pl.Expr:
-    """Log of mean price x volume; both adjusted the same way, so splits cancel."""
-    return _mean(pl.col("close") * pl.col("volume"), days).clip(lower_bound=1.0).log()
+    """Log of the mean money traded a day, in the money's own unit."""
+    return _mean(pl.col("value"), days).clip(lower_bound=1.0).log()
 
 
 def illiquidity(days: int) -> pl.Expr:
-    """Log of mean |return| per dollar traded (Amihud 2002)."""
-    dollars = (pl.col("close") * pl.col("volume")).clip(lower_bound=1.0)
-    return (_mean(pl.col("r").abs() / dollars, days) + 1e-14).log()
+    """Log of mean |return| per unit of money traded, over the days with trade (Amihud 2002)."""
+    money = pl.when(pl.col("value") > 0).then(pl.col("value"))
+    return (_mean(pl.col("r").abs() / money, days) + 1e-14).log()
 
 
 def return_volume_correlation(days: int) -> pl.Expr:
@@ -113,10 +119,118 @@ def trend_fit(days: int) -> pl.Expr:
 
 
 def market_beta(days: int) -> pl.Expr:
-    """Slope of daily returns on the equal-weighted market."""
-    r, market = pl.col("r"), pl.col("market")
-    covariance = _mean(r * market, days) - _mean(r, days) * _mean(market, days)
-    return covariance / (_mean(market**2, days) - _mean(market, days) ** 2).clip(lower_bound=1e-10)
+    """Slope of daily returns on the equal-weighted market, over the days the stock has a return."""
+    covariance, _, market_variance = _market_moments(pl.col("r"), days, days // 2)
+    return covariance / market_variance.clip(lower_bound=1e-10)
+
+
+def downside_beta(days: int) -> pl.Expr:
+    """Market beta over the window's days on which the market fell, at least `days` / 5 of them (Ang et al. 2006)."""
+    fell = pl.when(pl.col("market") < 0).then(pl.col("r"))
+    covariance, _, market_variance = _market_moments(fell, days, days // 5)
+    return covariance / market_variance.clip(lower_bound=1e-10)
+
+
+def residual_momentum(days: int, beta_days: int, skip: int = 0) -> pl.Expr:
+    """Log return over `days` days, ending `skip` days ago, less today's beta times the market's log return.
+
+    One beta for the whole window: known today, estimated over `beta_days`.
+    """
+    market_path = pl.col("market").clip(lower_bound=-0.9999).log1p().cum_sum()
+    market = market_path.shift(skip) - market_path.shift(skip + days)
+    return trailing_return(days, skip) - market_beta(beta_days) * market
+
+
+def idiosyncratic_volatility(days: int) -> pl.Expr:
+    """Log of the standard deviation of what the window's regression on the market leaves of daily returns."""
+    covariance, variance, market_variance = _market_moments(pl.col("r"), days, days // 2)
+    left = variance - covariance**2 / market_variance.clip(lower_bound=1e-10)
+    return left.clip(lower_bound=1e-12).sqrt().log()
+
+
+def market_r_squared(days: int) -> pl.Expr:
+    """Share of the variance of daily returns that the market explains, 0 to 1."""
+    covariance, variance, market_variance = _market_moments(pl.col("r"), days, days // 2)
+    return (covariance**2 / (variance * market_variance).clip(lower_bound=1e-16)).clip(0.0, 1.0)
+
+
+def value_shock(days: int) -> pl.Expr:
+    """Log of money traded over its mean log of the `days` days before; null without trade today."""
+    money = pl.when(pl.col("value") > 0).then(pl.col("value").log())
+    return money - _mean(money, days).shift(1)
+
+
+def untraded_share(days: int) -> pl.Expr:
+    """Share of the window's calendar days since the first bar without a share traded, 0 to 1."""
+    untraded = (pl.col("volume").fill_null(0.0) <= 0).cast(pl.Float64)
+    return _mean(pl.when(_age() > 0).then(untraded), days)
+
+
+def accumulation(days: int) -> pl.Expr:
+    """Mean close location weighted by volume, -1 (closes at lows) to 1 (at highs): Chaikin's money flow."""
+    location = close_location()
+    volume = pl.when(location.is_not_null()).then(pl.col("volume"))
+    traded = volume.rolling_max(days, min_samples=days // 2) > 0
+    return pl.when(traded).then(_mean(location * volume, days) / _mean(volume, days))
+
+
+def high_low_spread(days: int) -> pl.Expr:
+    """Mean bid-ask spread as a share of the price, from highs and lows (Corwin & Schultz 2012).
+
+    The variance in a two-day range is twice that of a day, its spread the same. A day's prices are
+    first moved to meet the close before where they do not hold it; negative estimates count as 0.
+    """
+    close_before = pl.col("close").shift(1)
+    jump = (pl.col("low") - close_before).clip(lower_bound=0) + (pl.col("high") - close_before).clip(upper_bound=0)
+    high, low = pl.col("high") - jump, pl.col("low") - jump
+    high_before, low_before = pl.col("high").shift(1), pl.col("low").shift(1)
+    one_day = (high / low).log() ** 2 + (high_before / low_before).log() ** 2
+    highest = pl.when(high > high_before).then(high).otherwise(high_before)
+    lowest = pl.when(low < low_before).then(low).otherwise(low_before)
+    scale = 3 - 2 * math.sqrt(2)
+    alpha = (math.sqrt(2) - 1) * one_day.sqrt() / scale - (highest / lowest).log() / math.sqrt(scale)
+    spread = 2 * (alpha.exp() - 1) / (alpha.exp() + 1)
+    return _mean(spread.clip(lower_bound=0), days)
+
+
+def weekday_angle() -> pl.Expr:
+    """The weekday as an angle in radians, Monday 0, a fifth of a circle a day."""
+    return (pl.col("date").dt.weekday().cast(pl.Float64) - 1) * (2 * math.pi / 5)
+
+
+def month_angle() -> pl.Expr:
+    """How far the month has gone by its calendar days, as an angle in radians, 0 on the first; the turn is at 0."""
+    gone = (pl.col("date").dt.day().cast(pl.Float64) - 1) / pl.col("date").dt.month_end().dt.day()
+    return gone * (2 * math.pi)
+
+
+def listing_age() -> pl.Expr:
+    """Log of the calendar days since the stock's first bar, that one included."""
+    return pl.when(_age() > 0).then(_age().cast(pl.Float64).log())
+
+
+def unbroken_days() -> pl.Expr:
+    """Log of 1 + calendar days since the last one without a bar; since the first bar where none was missing."""
+    broken = pl.col("close").is_null() | (_age() == 1)
+    row = pl.int_range(pl.len(), dtype=pl.Int64)
+    since = row - pl.when(broken).then(row).forward_fill()
+    return pl.when(_age() > 0).then(since.cast(pl.Float64).log1p())
+
+
+def _age() -> pl.Expr:
+    """Calendar days since the stock's first bar, which is 1; 0 before."""
+    return pl.col("close").is_not_null().cum_max().cum_sum()
+
+
+def _market_moments(r: pl.Expr, days: int, min_samples: int) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
+    """Rolling covariance of returns and market, variance of returns, variance of the market; pairs only."""
+
+    def mean(value: pl.Expr) -> pl.Expr:
+        return value.rolling_mean(days, min_samples=min_samples)
+
+    market = pl.when(r.is_not_null()).then(pl.col("market"))
+    covariance = mean(r * market) - mean(r) * mean(market)
+    return covariance, mean(r**2) - mean(r) ** 2, mean(market**2) - mean(market) ** 2
 
 
 def _mean(value: pl.Expr, days: int) -> pl.Expr:
@@ -168,43 +282,69 @@ FAMILIES: dict[str, dict[str, pl.Expr]] = {
         "dollar_volume_20": dollar_volume(20),
         "illiquidity_20": illiquidity(20),
     },
+    "beta": {
+        "beta_120": market_beta(120),
+        "beta_250": market_beta(250),
+        "downside_beta_120": downside_beta(120),
+        "residual_momentum_5": residual_momentum(5, beta_days=120),
+        "residual_momentum_20": residual_momentum(20, beta_days=120),
+        "residual_momentum_60": residual_momentum(60, beta_days=120),
+        "residual_momentum_230_20": residual_momentum(230, beta_days=250, skip=20),
+        "idiosyncratic_volatility_20": idiosyncratic_volatility(20),
+        "idiosyncratic_volatility_60": idiosyncratic_volatility(60),
+        "market_r_squared_60": market_r_squared(60),
+    },
+    "liquidity": {
+        "illiquidity_5": illiquidity(5),
+        "illiquidity_60": illiquidity(60),
+        "dollar_volume_5": dollar_volume(5),
+        "dollar_volume_60": dollar_volume(60),
+        "value_shock_20": value_shock(20),
+        "untraded_share_20": untraded_share(20),
+        "accumulation_20": accumulation(20),
+        "high_low_spread_20": high_low_spread(20),
+    },
+    "calendar": {
+        "weekday_sin": weekday_angle().sin(),
+        "weekday_cos": weekday_angle().cos(),
+        "month_sin": month_angle().sin(),
+        "month_cos": month_angle().cos(),
+        "listing_age": listing_age(),
+        "unbroken_days": unbroken_days(),
+    },
+    "alpha158": ALPHA158,
 }
-# Each of these less its mean over the tradable stocks of the sector, that day.
-RELATIVE = ("return_1", "return_5", "return_20", "volume_shock_20")
+# Each of these less its mean over the tradable stocks of the sector, and of the industry, that day.
+RELATIVE = (
+    "return_1",
+    "return_5",
+    "return_20",
+    "return_60",
+    "residual_momentum_20",
+    "volatility_20",
+    "distance_to_high_250",
+    "volume_shock_20",
+    "illiquidity_20",
+)
 # The same for all stocks of a date, hence never standardised within it.
-MARKET = ("market_volatility", "market_trend", "market_dispersion")
+MARKET = (
+    "market_volatility",
+    "market_trend",
+    "market_dispersion",
+    "weekday_sin",
+    "weekday_cos",
+    "month_sin",
+    "month_cos",
+)
 
 
-def add_features(grid: pl.DataFrame, families: Sequence[str]) -> tuple[pl.DataFrame, list[str]]:
-    """The grid with one raw column per feature, and their names in order.
-
-    Args:
-        grid: Rows of `panel.bars.on_grid` with a `tradable` column, sorted by (code, date).
-        families: Names out of `FAMILIES`, "relative" and "market".
-    """
-    day = pl.col("date").rank("dense").cast(pl.Float64)
-    market = pl.col("daily_return").filter("tradable").mean().over("date").fill_null(0.0)
-    grid = grid.with_columns(
+def prepared(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows of whole stocks with the columns that several expressions share."""
+    return rows.with_columns(
         r=pl.col("daily_return").clip(lower_bound=-0.9999).log1p(),
         log_volume=pl.when(pl.col("volume") > 0).then(pl.col("volume").log()),
-        day=day,
-        market=market,
+        day=pl.col("date").rank("dense").cast(pl.Float64),
     )
-    chosen = {name: expr for family in families if family in FAMILIES for name, expr in FAMILIES[family].items()}
-    needed = dict(chosen)
-    if "relative" in families:
-        everything = {name: expr for family in FAMILIES.values() for name, expr in family.items()}
-        needed |= {name: everything[name] for name in RELATIVE}
-    grid = grid.with_columns(expr.over("code").alias(name) for name, expr in needed.items())
-    names = list(chosen)
-    if "relative" in families:
-        sector_mean = {name: pl.col(name).filter("tradable").mean().over("date", "sector") for name in RELATIVE}
-        grid = grid.with_columns((pl.col(name) - sector_mean[name]).alias(f"{name}_in_sector") for name in RELATIVE)
-        names += [f"{name}_in_sector" for name in RELATIVE]
-    if "market" in families:
-        grid = grid.join(market_state(grid), on="date", how="left", maintain_order="left")
-        names += list(MARKET)
-    return grid, names
 
 
 def market_state(grid: pl.DataFrame) -> pl.DataFrame:

@@ -1,10 +1,11 @@
-"""The panel on disk: memory-mapped Arrow, one row a day, so that any window of days is a view."""
+"""The panel on disk: memory-mapped Arrow, one record batch a day, so that any window of days is a view."""
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import polars as pl
@@ -12,6 +13,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from atft.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FILE = "panel.arrow"
 
 
 @dataclass(frozen=True)
@@ -22,21 +28,24 @@ class Panel:
 
     Attributes:
         dates: [T] ascending trading days, datetime64[D].
-        codes, sectors, industries: [N] names and labels, "unknown" where none.
+        codes: [N] names of the stocks.
+        sector_names, industry_names: What the numbers in `sector` and `industry` stand for; 0 is unknown.
         feature_names: [F]; `market_features` of them are equal for all stocks of a date.
         horizons: [H] in trading days, after `delay` days.
-        features: [T, N, F] standardised within the date; 0 where unknown or not tradable.
+        features: [T, N, F] standardised within the date; NaN where unknown or not tradable.
         tradable: [T, N] could be ranked at that close.
-        label: [T, N, H] rank-gauss of forward_return over the tradable stocks; NaN is masked.
+        label: [T, N, H] what training fits; NaN is masked.
         forward_return: [T, N, H] simple; NaN is masked.
         daily_return: [T, N] simple, close to close, terminal returns included; 0 without bar.
         has_bar: [T, N] printed a price.
+        can_trade: [T, N] printed a price at which one could trade: no halt, not locked at a price limit.
+        sector, industry: [T, N] as known that day; an industry belongs to one sector.
     """
 
     dates: NDArray[np.datetime64]
     codes: list[str]
-    sectors: list[str]
-    industries: list[str]
+    sector_names: list[str]
+    industry_names: list[str]
     feature_names: list[str]
     market_features: list[str]
     horizons: list[int]
@@ -47,71 +56,87 @@ class Panel:
     forward_return: NDArray[np.float32]
     daily_return: NDArray[np.float32]
     has_bar: NDArray[np.bool_]
+    can_trade: NDArray[np.bool_]
+    sector: NDArray[np.int16]
+    industry: NDArray[np.int16]
 
     def positions(self, days: pl.Series) -> NDArray[np.int64]:
         """Row numbers of these dates."""
         return np.searchsorted(self.dates, days.to_numpy().astype("datetime64[D]")).astype(np.int64)
 
+    def window(self, start: int, end: int) -> "Tensor":
+        """Features of days start .. end - 1, [day, stock, feature]: a view of the file, nothing is copied.
 
-def write_panel(
-    folder: Path,
-    dates: NDArray[np.datetime64],
-    stocks: pl.DataFrame,
-    arrays: Mapping[str, NDArray[Any]],
-    facts: Mapping[str, Any],
-) -> None:
-    """Write `panel.arrow` (one fixed-shape tensor a day and array) and `stocks.parquet`."""
-    columns = {"date": pa.array(dates.astype("datetime64[D]"), pa.date32())}
-    for name, values in arrays.items():
-        values = np.ascontiguousarray(values.view(np.uint8) if values.dtype == np.bool_ else values)
-        columns[name] = pa.FixedShapeTensorArray.from_numpy_ndarray(values)
-    schema = pa.schema(
-        [pa.field(name, column.type) for name, column in columns.items()],
-        metadata={"facts": json.dumps(dict(facts), sort_keys=True)},
-    )
-    batch = pa.record_batch(list(columns.values()), schema=schema)
-    with pa.OSFile(str(folder / "panel.arrow"), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-        writer.write_batch(batch)
-    stocks.write_parquet(folder / "stocks.parquet")
+        Read-only: writing into it ends the process.
+        """
+        import torch  # the cache and graph stages need none of its two seconds
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            return torch.from_numpy(self.features[start:end])
+
+
+class PanelWriter:
+    """Writes `panel.arrow` in `folder`, one day after the other; `facts` are `Panel`'s fields without a date."""
+
+    def __init__(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        self._file, self._facts = folder / FILE, json.dumps(dict(facts), sort_keys=True)
+        self._writer: pa.ipc.RecordBatchFileWriter | None = None
+        self._schema = pa.schema([])
+
+    def write_day(self, date: np.datetime64, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Append a day: each array of `Panel` without its first axis."""
+        columns: dict[str, pa.Array] = {"date": pa.array(np.array([date], "datetime64[D]"))}
+        for name, values in arrays.items():
+            plain = values.view(np.uint8) if values.dtype == np.bool_ else values
+            columns[name] = pa.FixedShapeTensorArray.from_numpy_ndarray(
+                np.ascontiguousarray(plain).reshape(1, *plain.shape)
+            )
+        if self._writer is None:
+            fields = [pa.field(name, column.type) for name, column in columns.items()]
+            self._schema = pa.schema(fields, metadata={"facts": self._facts})
+            self._writer = pa.ipc.new_file(str(self._file), self._schema)
+        self._writer.write_batch(pa.record_batch(list(columns.values()), schema=self._schema))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._writer.close()
 
 
 def read_panel(folder: Path) -> Panel:
     """Map the panel; nothing is read until it is touched.
 
+    All days have the same shape, so they stand at equal distances in the file, and each array is a
+    view of the whole map that steps over the others.
+
     Raises:
-        InputError: When a file is missing or damaged.
+        InputError: When the file is missing or damaged.
     """
+    file = folder / FILE
     try:
-        batch = pa.ipc.open_file(pa.memory_map(str(folder / "panel.arrow"))).get_batch(0)
-        stocks = pl.read_parquet(folder / "stocks.parquet")
-    except (pa.ArrowInvalid, OSError, pl.exceptions.PolarsError) as error:
+        whole = pa.memory_map(str(file)).read_buffer()
+        table = pa.ipc.open_file(pa.BufferReader(whole)).read_all()
+    except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{folder}: cannot be read ({reason}); rebuild it with `dvc repro -f cache`") from error
-    facts = json.loads(batch.schema.metadata[b"facts"])
-    arrays = {name: batch.column(name).to_numpy_ndarray() for name in batch.schema.names if name != "date"}
-    return Panel(
-        dates=batch.column("date").to_numpy(zero_copy_only=False).astype("datetime64[D]"),
-        codes=stocks["code"].to_list(),
-        sectors=stocks["sector"].to_list(),
-        industries=stocks["industry"].to_list(),
-        feature_names=facts["feature_names"],
-        market_features=facts["market_features"],
-        horizons=facts["horizons"],
-        delay=facts["delay"],
-        features=arrays["features"],
-        tradable=arrays["tradable"].view(np.bool_),
-        label=arrays["label"],
-        forward_return=arrays["forward_return"],
-        daily_return=arrays["daily_return"],
-        has_bar=arrays["has_bar"].view(np.bool_),
-    )
+        raise InputError(f"{file}: cannot be read ({reason}); rebuild it with `dvc repro -f cache`") from error
+    arrays: dict[str, Any] = {name: _view(whole, table.column(name)) for name in table.schema.names if name != "date"}
+    for name in ("tradable", "has_bar", "can_trade"):
+        arrays[name] = arrays[name].view(np.bool_)
+    facts = json.loads(table.schema.metadata[b"facts"])
+    return Panel(dates=table.column("date").to_numpy().astype("datetime64[D]"), **facts, **arrays)
 
 
-def scatter(values: NDArray[Any], where: NDArray[np.bool_], fill: float) -> NDArray[Any]:
-    """Rows of `values` laid out on the [date, stock] grid at the True places of `where`."""
-    out = np.full((*where.shape, *values.shape[1:]), fill, values.dtype)
-    out[where] = values
-    return out
+def _view(whole: pa.Buffer, column: pa.ChunkedArray) -> NDArray[Any]:
+    """The column, one tensor a chunk, as one strided array on the map."""
+    kind = column.type
+    dtype = np.dtype(kind.value_type.to_pandas_dtype())
+    address = np.array([chunk.storage.buffers()[-1].address for chunk in column.chunks])
+    (step,) = set(np.diff(address).tolist()) or {0}
+    inner = np.empty(kind.shape, dtype).strides
+    return np.ndarray((len(address), *kind.shape), dtype, whole, int(address[0] - whole.address), (step, *inner))
 
 
 def folds(splits: pl.DataFrame) -> Sequence[int]:

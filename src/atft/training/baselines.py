@@ -18,7 +18,7 @@ Kind = Literal["ridge", "lightgbm", "reversal"]
 
 
 def design(panel: Panel, snapshots: Snapshots, days: Sequence[int], neighbor_means: bool) -> NDArray[np.float32]:
-    """Features of all tradable stocks of `days`, stacked day by day; [row, feature].
+    """Features of all tradable stocks of `days`, stacked day by day; [row, feature], NaN where unknown.
 
     With `neighbor_means` each stock feature's mean over the stock's graph neighbours is added:
     what a graph network sees, handed to a model without a graph.
@@ -32,18 +32,23 @@ def design(panel: Panel, snapshots: Snapshots, days: Sequence[int], neighbor_mea
 
 
 def _neighbor_mean(panel: Panel, snapshots: Snapshots, day: int) -> NDArray[np.float32]:
-    """Mean feature row of each stock's tradable neighbours; 0 where it has none. [stock, feature]"""
-    (source, target), _ = snapshots.on(day)
+    """Mean feature row of each stock's tradable neighbours; NaN where none of them knows it. [stock, feature]
+
+    The stock itself and its industry are no neighbours.
+    """
+    source, target = snapshots.peers(day)
     keep = panel.tradable[day][source]
     source, target = source[keep], target[keep]
     rows = panel.features[day]
+    out = np.full(rows.shape, np.nan, np.float32)
     # Edges are sorted by target, so each stock's neighbours are one run.
-    total = np.zeros(rows.shape, np.float64)
     listeners, first = np.unique(target, return_index=True)
     if len(listeners):
-        total[listeners] = np.add.reduceat(rows[source].astype(np.float64), first)
-    count = np.bincount(target, minlength=len(rows))[:, None]
-    return (total / np.maximum(count, 1)).astype(np.float32)
+        heard = rows[source].astype(np.float64)
+        known = np.add.reduceat(np.isfinite(heard), first, dtype=np.float64)
+        total = np.add.reduceat(np.nan_to_num(heard), first)
+        out[listeners] = np.where(known > 0, total / np.maximum(known, 1), np.nan)
+    return out
 
 
 def fit_ridge(
@@ -55,9 +60,12 @@ def fit_ridge(
     alphas: Sequence[float],
     file: Path,
 ) -> dict[str, Any]:
-    """Ridge per horizon on the standardised label; the penalty with the best RankIC on `stop` is kept."""
-    x, y = design(panel, snapshots, train, neighbor_means), _labels(panel, train)
-    x_stop = design(panel, snapshots, stop, neighbor_means)
+    """Ridge per horizon on the label; the penalty with the best RankIC on `stop` is kept.
+
+    Unknown features count as the date's mean, which standardising has made 0.
+    """
+    x, y = np.nan_to_num(design(panel, snapshots, train, neighbor_means), copy=False), _labels(panel, train)
+    x_stop = np.nan_to_num(design(panel, snapshots, stop, neighbor_means), copy=False)
     chosen, weights = [], []
     for h in range(len(panel.horizons)):
         known = np.isfinite(y[:, h])
@@ -81,7 +89,7 @@ def fit_lightgbm(
     threads: int,
     file: Path,
 ) -> dict[str, Any]:
-    """LightGBM regression per horizon on the standardised label, stopped early on `stop`."""
+    """LightGBM regression per horizon on the label, stopped early on `stop`; it knows unknown features as such."""
     x, y = design(panel, snapshots, train, neighbor_means), _labels(panel, train)
     x_stop, y_stop = design(panel, snapshots, stop, neighbor_means), _labels(panel, stop)
     options = {
@@ -140,7 +148,7 @@ def score_baseline(
         else:
             x = design(panel, snapshots, [day], settings["neighbor_means"])
             if weight is not None:
-                out[tradable] = x @ weight.T
+                out[tradable] = np.nan_to_num(x) @ weight.T
             else:
                 out[tradable] = np.stack(
                     [np.asarray(model.predict(x, num_threads=threads)) for model in models], axis=1

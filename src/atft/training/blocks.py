@@ -19,8 +19,9 @@ class Block:
 
     Attributes:
         days: The wanted days, consecutive.
-        x: [S, N, F] rows, oldest first; zeros before the panel starts and after it ends.
-        edge_index, edge_attr: Edges between tradable stocks, nodes numbered day x stock.
+        x: [S, N, F] rows, oldest first; NaN where unknown. May be a view of the file: read-only.
+        edge_index, edge_attr: Edges among tradable stocks and their groups. Nodes: D x N stocks, then
+            group x D virtual ones.
         tradable: [D, N].
         label: [D, N, H], NaN masked.
     """
@@ -37,7 +38,11 @@ def load_block(panel: Panel, snapshots: Snapshots, days: Sequence[int], lookback
     """The block of `days`, which share one anchor (see `consecutive`)."""
     edges = [day_edges(panel, snapshots, day) for day in days]
     stocks = len(panel.codes)
-    index = np.concatenate([index + i * stocks for i, (index, _) in enumerate(edges)], axis=1)
+    # Virtual node v of day i follows all stocks, at D N + v D + i: the model reads the day off the number.
+    index = np.concatenate(
+        [np.where(index < stocks, i * stocks + index, len(days) * index + i) for i, (index, _) in enumerate(edges)],
+        axis=1,
+    )
     wanted = slice(days[0], days[-1] + 1)
     return Block(
         days=days,
@@ -50,19 +55,22 @@ def load_block(panel: Panel, snapshots: Snapshots, days: Sequence[int], lookback
 
 
 def rows(panel: Panel, start: int, end: int) -> Tensor:
-    """Feature rows of days start .. end - 1, [day, stock, feature]; zeros outside the panel."""
-    inside = panel.features[max(start, 0) : min(end, len(panel.dates))]
-    out = torch.zeros(end - start, *inside.shape[1:])
+    """Feature rows of days start .. end - 1, [day, stock, feature]; NaN outside the panel.
+
+    Inside it a view of the file, which must not be written to.
+    """
+    if start >= 0 and end <= len(panel.dates):
+        return panel.window(start, end)
+    inside = panel.window(max(start, 0), min(end, len(panel.dates)))
+    out = torch.full((end - start, *inside.shape[1:]), torch.nan)
     first = max(-start, 0)
-    out.numpy()[first : first + len(inside)] = inside
+    out[first : first + len(inside)] = inside
     return out
 
 
 def day_edges(panel: Panel, snapshots: Snapshots, day: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Edges known before `day` between stocks tradable on it."""
-    index, attr = snapshots.on(day)
-    keep = panel.tradable[day][index].all(axis=0)
-    return index[:, keep], attr[keep]
+    """Edges known before `day` among the stocks tradable on it and their groups."""
+    return snapshots.among(day, panel.tradable[day])
 
 
 def consecutive(days: Sequence[int], lookback: int, per_step: int) -> list[list[int]]:

@@ -37,11 +37,12 @@ def predict_fold(
 
 
 def with_returns(predictions: pl.DataFrame, panel: Panel, splits: pl.DataFrame) -> pl.DataFrame:
-    """The predictions with the role of their date and the `forward_return` they are judged by."""
+    """The predictions with their date's role, the `forward_return` they are judged by and the `label` fitted."""
     day = panel.positions(predictions["date"])
     stock = np.searchsorted(np.asarray(panel.codes), predictions["code"].to_numpy().astype(str))
     horizon = np.searchsorted(np.asarray(sorted(panel.horizons)), predictions["horizon"].to_numpy())
     horizon = np.argsort(panel.horizons)[horizon]
-    return predictions.with_columns(forward_return=pl.Series(panel.forward_return[day, stock, horizon])).join(
-        splits, on=["fold", "date"], how="left", maintain_order="left"
-    )
+    return predictions.with_columns(
+        forward_return=pl.Series(panel.forward_return[day, stock, horizon]),
+        label=pl.Series(panel.label[day, stock, horizon]),
+    ).join(splits, on=["fold", "date"], how="left", maintain_order="left")

@@ -91,7 +91,7 @@ def fit_ranker(
     if settings["init"] == "pretrained":
         load_weights(network.encoder, encoders / f"fold{fold}-seed{seed}.safetensors", "pretrain")
     knobs = {name: settings[name] for name in _NETWORK_SETTINGS}
-    graph = _graph(manifest, panel, snapshots)
+    graph = _graph(manifest, snapshots)
     history = train_network(network, panel, graph, roles["train"], roles["stop"], **knobs, seed=seed, fold=fold)
     save_weights(network, file, {"fold": fold, "seed": seed})
     best = max(history, key=lambda row: row["stop_rank_ic"])
@@ -111,7 +111,7 @@ def score_ranker(
         return score_baseline(manifest.kind, file, panel, snapshots, days, manifest.settings, manifest.threads)
     network = _network(manifest, panel)
     load_weights(network, file, "train")
-    return score_days(network, panel, _graph(manifest, panel, snapshots), days)
+    return score_days(network, panel, _graph(manifest, snapshots), days)
 
 
 _NETWORK_SETTINGS = (
@@ -125,8 +125,8 @@ def _network(manifest: Manifest, panel: Panel) -> AtftGatFan:
     return AtftGatFan(encoder, manifest.architecture["hidden"], len(panel.horizons))
 
 
-def _graph(manifest: Manifest, panel: Panel, snapshots: Snapshots) -> Snapshots:
-    return shuffled(snapshots, len(panel.codes)) if manifest.architecture["graph"] == "shuffled" else snapshots
+def _graph(manifest: Manifest, snapshots: Snapshots) -> Snapshots:
+    return shuffled(snapshots) if manifest.architecture["graph"] == "shuffled" else snapshots
 
 
 def _file(manifest: Manifest, folder: Path, fold: int, seed: int) -> Path:

@@ -41,13 +41,16 @@ def make_encoder(
     Raises:
         InputError: When a FAN channel is not a feature of the panel.
     """
-    if missing := [name for name in fan_channels if name not in panel.feature_names]:
+    channels = fan_channels if normalization == "fan" else []
+    if missing := [name for name in channels if name not in panel.feature_names]:
+        has = ", ".join(panel.feature_names[:30]) + (", ..." if len(panel.feature_names) > 30 else "")
         raise InputError(
-            f"model.fan_channels: {missing[0]!r} is no feature of the panel; it has {', '.join(panel.feature_names)}"
+            f"model.fan_channels: {missing[0]!r} is no feature of the panel; it has {has}. Name daily changes, "
+            f"or set model.normalization: none"
         )
     return Encoder(
         features=len(panel.feature_names),
-        fan_channels=[panel.feature_names.index(name) for name in fan_channels],
+        fan_channels=[panel.feature_names.index(name) for name in channels],
         edge_features=len(EDGE_FEATURES),
         lookback=lookback,
         hidden=hidden,

@@ -1,0 +1,1 @@
+"""Real bars into data/raw, outside the DAG."""

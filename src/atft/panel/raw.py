@@ -1,0 +1,87 @@
+"""Features before they are standardised, whoever made them: our own library, or a table."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from atft.panel.bars import Grid
+from atft.panel.features import FAMILIES, MARKET, RELATIVE, market_state, prepared
+
+STOCKS_AT_ONCE = 125  # whose features stand in memory together
+DAYS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class RawFeatures:
+    """Columns by stock, and columns that are equal for all stocks of a date.
+
+    Attributes:
+        names: [F] columns of the blocks.
+        kept: The first so many become features; the others only serve `relative`.
+        relative: (column, "sector" or "industry"): the column less the group's mean that day.
+        market_names, market: [M] and [T, M] values that are not standardised within the date.
+        blocks: Yields [days, N, F] float32 from the first date to the last, each date once.
+        report: What was found wrong with the columns and what was done about it.
+        close: Frees what the blocks stood on.
+    """
+
+    names: Sequence[str]
+    kept: int
+    relative: Sequence[tuple[int, str]]
+    market_names: list[str]
+    market: NDArray[np.float32]
+    blocks: Callable[[], Iterator[NDArray[np.float32]]]
+    report: dict[str, Any] = field(default_factory=dict)
+    close: Callable[[], None] = lambda: None
+
+    @property
+    def output_names(self) -> list[str]:
+        """Names of the panel's features, in order."""
+        less = [f"{self.names[column]}_in_{group}" for column, group in self.relative]
+        return [*self.names[: self.kept], *less, *self.market_names]
+
+
+def library_features(grid: Grid, folder: Path, families: Sequence[str]) -> RawFeatures:
+    """The families of `panel.features`, computed a few stocks at a time into a scratch file in `folder`."""
+    chosen = {name: expr for family in families for name, expr in FAMILIES.get(family, {}).items()}
+    everything = {name: expr for family in FAMILIES.values() for name, expr in family.items()}
+    relative = (
+        [(name, group) for group in ("sector", "industry") for name in RELATIVE] if "relative" in families else []
+    )
+    by_stock = {name: expr for name, expr in chosen.items() if name not in MARKET}
+    needed = by_stock | {name: everything[name] for name, _ in relative}
+    names = list(needed)
+
+    dates, stocks = len(grid.dates), len(grid.codes)
+    scratch = folder / "raw.scratch"
+    raw = np.memmap(scratch, np.float32, "w+", shape=(dates, stocks, len(names)))
+    for start in range(0, stocks, STOCKS_AT_ONCE):
+        end = min(start + STOCKS_AT_ONCE, stocks)
+        rows = prepared(grid.stocks(start, end))
+        values = rows.select(expr.over("code").cast(pl.Float32).alias(name) for name, expr in needed.items())
+        raw[:, start:end] = values.to_numpy().reshape(end - start, dates, len(names)).swapaxes(0, 1)
+
+    calendar = prepared(grid.stocks(0, 1)).select(expr.alias(name) for name, expr in chosen.items() if name in MARKET)
+    state = market_state(grid.frame).drop("date") if "market" in families else calendar.select()
+    common = pl.concat([state, calendar], how="horizontal")
+    return RawFeatures(
+        names=names,
+        kept=len(by_stock),
+        relative=[(names.index(name), group) for name, group in relative],
+        market_names=common.columns,
+        market=common.cast(pl.Float32).to_numpy().reshape(dates, len(common.columns)),
+        blocks=partial(in_blocks, raw),
+        close=scratch.unlink,
+    )
+
+
+def in_blocks(values: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """The days of `values`, `DAYS_AT_ONCE` at a time."""
+    for start in range(0, len(values), DAYS_AT_ONCE):
+        yield values[start : start + DAYS_AT_ONCE]
