@@ -30,10 +30,11 @@ def graph_statistics() -> None:
     ):
         right.plot(table["date"], table[column], label=label, color=colour)
     right.set_title("What are its links like?", loc="left", fontsize=10)
+    left.legend(fontsize=7, frameon=False, loc="lower right", bbox_to_anchor=(1, 0.08))
+    right.legend(fontsize=7, frameon=False, loc="upper right")
     for axis in (left, right):
         axis.set_ylim(0, 1)
         axis.spines[["top", "right"]].set_visible(False)
-        axis.legend(fontsize=7, frameon=False, loc="upper right", bbox_to_anchor=(1, 1))
         axis.xaxis.set_major_locator(mpl.dates.YearLocator())
         axis.tick_params(labelsize=8)
     figure.savefig(DOCS / "graph.svg", metadata={"Date": None})

@@ -184,12 +184,12 @@ class _Sample:
         pooled = product.sum(0) / np.maximum(np.sqrt(scale.sum(0)[..., 0] * scale.sum(0)[..., 1]), 1e-9)
         daily = np.where(both >= 20, product / np.maximum(np.sqrt(scale[..., 0] * scale[..., 1]), 1e-9), np.nan)
         n = len(self.spans)
+        gap = int(np.median(np.diff(self.days))) if len(self.days) > 1 else 1  # days between two dates
         leaks, levels, thin = [], [], []
         for i, name in enumerate(names):
             if both[:, i].sum(0).max() < THIN:
                 thin.append(name)
                 continue
-            gap = len(self.days) and max(int(np.median(np.diff(self.days))) if len(self.days) > 1 else 1, 1)
             facts = [
                 (f"days {start + 1} to {start + h}", pooled[i, k], daily[:: -(-h // gap), i, k], pooled[i, n + k])
                 for k, (start, h) in enumerate(self.spans)
