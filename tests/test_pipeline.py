@@ -101,7 +101,7 @@ def test_dvc_yaml_tells_the_truth() -> None:
         ("dvc.yaml", "      - pretrain\n", "      - train\n", "pretrain: param pretrain is used, not declared"),
         ("dvc.yaml", "      - data/graph\n    params", "      - data/grph\n    params", "file data/graph is used"),
         ("src/evaluate.py", "params.evaluate", "params.train", "evaluate: param train is used, not declared"),
-        ("src/graph.py", "new_folder(paths.GRAPH)", "new_folder(paths.ENCODER)", "file models/encoder is used, not declared"),
+        ("src/graph.py", "new_folder(paths.GRAPH)", "new_folder(paths.ENCODER)", "models/encoder is used"),
         ("src/atft/graph/edges.py", "import numpy", "import atft.panel.labels\nimport numpy", "panel/labels.py"),
     ],
 )  # fmt: skip
