@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -21,6 +20,8 @@ import atft  # noqa: F401  (forgets the shell's thread counts before numpy reads
 import numpy as np
 import pandas as pd
 import polars as pl
+
+from memory import watched
 
 from atft.panel.bars import numbered_labels, on_grid
 from atft.panel.features import FAMILIES, prepared
@@ -63,26 +64,16 @@ def build(out: Path, stocks: int, days: int) -> None:
 
     pin_threads(THREADS)
     source = bars(stocks, days)
-    most, done = [0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.05):
-            status = Path("/proc/self/status").read_text()
-            most[0] = max(most[0], int(status.split("RssAnon:")[1].split()[0]))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    start = time.perf_counter()
-    build_panel(
-        out, source, partial(library_features, families=[*FAMILIES, "relative", "market"]), horizons=[1, 5, 10, 20],
-        delay=1, label="sector_beta_neutral", label_scale="rank_gauss", beta_days=120, min_history=60,
-        min_dollar_volume=0.0, max_daily_return=0.5, news_volume=5.0, method="rank_gauss", threads=THREADS,
-    )  # fmt: skip
-    wall = time.perf_counter() - start
-    done.set()
-    watcher.join()
+    with watched() as most:
+        start = time.perf_counter()
+        build_panel(
+            out, source, partial(library_features, families=[*FAMILIES, "relative", "market"]), horizons=[1, 5, 10, 20],
+            delay=1, label="sector_beta_neutral", label_scale="rank_gauss", beta_days=120, min_history=60,
+            min_dollar_volume=0.0, max_daily_return=0.5, news_volume=5.0, method="rank_gauss", threads=THREADS,
+        )  # fmt: skip
+        wall = time.perf_counter() - start
     shape = read_panel(out).features.shape
-    print(json.dumps({"seconds": wall, "anonymous_gib": most[0] / 2**20, "shape": shape}))
+    print(json.dumps({"seconds": wall, "anonymous_gib": most[0], "shape": shape}))
 
 
 def rolling_by_pandas(frame: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,8 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.special import ndtri
+
+from memory import watched
 
 THREADS = 2
 PANDAS_DAYS = 30  # pandas ranks this many days; its time grows with them
@@ -62,32 +63,22 @@ def build(folder: Path, out: Path) -> None:
     from atft.program import pin_threads
 
     pin_threads(THREADS)
-    most, done = [0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.05):
-            status = Path("/proc/self/status").read_text()
-            most[0] = max(most[0], int(status.split("RssAnon:")[1].split()[0]))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    start = time.perf_counter()
-    names = {"date": "Date", "code": "Code", "close": "Close"}
-    bars = load_bars(folder, "bars.parquet", dict.fromkeys((*REQUIRED, *OPTIONAL)) | names, None)
-    features = partial(
-        table_features, raw=folder, path="table.parquet", date="Date", code="Code", prices=["Close"], features=["*"],
-        exclude=[], forward_names=["*target*"], defects={}, canary_rank_ic=0.15, canary_icir=1.0, delay=1,
-        horizons=[1, 5, 10, 20],
-    )  # fmt: skip
-    build_panel(
-        out, bars, features, horizons=[1, 5, 10, 20], delay=1, label="raw", label_scale="rank_gauss", beta_days=120,
-        min_history=1, min_dollar_volume=0.0, max_daily_return=0.5, news_volume=5.0, method="rank_gauss",
-        threads=THREADS,
-    )  # fmt: skip
-    wall = time.perf_counter() - start
-    done.set()
-    watcher.join()
-    print(json.dumps({"seconds": wall, "anonymous_gib": most[0] / 2**20}))
+    with watched() as most:
+        start = time.perf_counter()
+        names = {"date": "Date", "code": "Code", "close": "Close"}
+        bars = load_bars(folder, "bars.parquet", dict.fromkeys((*REQUIRED, *OPTIONAL)) | names, None)
+        features = partial(
+            table_features, raw=folder, path="table.parquet", date="Date", code="Code", prices=["Close"],
+            features=["*"], exclude=[], forward_names=["*target*"], defects={}, canary_rank_ic=0.15, canary_icir=1.0, delay=1,
+            horizons=[1, 5, 10, 20],
+        )  # fmt: skip
+        build_panel(
+            out, bars, features, horizons=[1, 5, 10, 20], delay=1, label="raw", label_scale="rank_gauss", beta_days=120,
+            min_history=1, min_dollar_volume=0.0, max_daily_return=0.5, news_volume=5.0, method="rank_gauss",
+            threads=THREADS,
+        )  # fmt: skip
+        wall = time.perf_counter() - start
+    print(json.dumps({"seconds": wall, "anonymous_gib": most[0]}))
 
 
 def by_pandas(folder: Path, order: str, days: int, stocks: int) -> tuple[float, pd.DataFrame]:
