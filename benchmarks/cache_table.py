@@ -69,8 +69,8 @@ def build(folder: Path, out: Path) -> None:
         bars = load_bars(folder, "bars.parquet", dict.fromkeys((*REQUIRED, *OPTIONAL)) | names, None)
         features = partial(
             table_features, raw=folder, path="table.parquet", date="Date", code="Code", prices=["Close"],
-            features=["*"], exclude=[], forward_names=["*target*"], defects={}, canary_rank_ic=0.15, canary_icir=1.0, delay=1,
-            horizons=[1, 5, 10, 20],
+            features=["*"], exclude=[], forward_names=["*target*"], defects={}, canary_rank_ic=0.15, canary_icir=1.0,
+            delay=1, horizons=[1, 5, 10, 20],
         )  # fmt: skip
         build_panel(
             out, bars, features, horizons=[1, 5, 10, 20], delay=1, label="raw", label_scale="rank_gauss", beta_days=120,
