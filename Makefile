@@ -5,7 +5,10 @@ TORCH_INDEX ?=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 COLUMNS := ^(?!Experiment$$|rev$$|valid\.(rank_ic|rank_ic_t|sharpe|sharpe_net|turnover)$$|train\.(model|optimizer|lr)$$).*$$
 
-.PHONY: help setup repro test check format show lock
+.PHONY: help setup repro test check format show review lock
+# What `make review` compares: make review BASE=main CANDIDATE=my-experiment
+BASE ?= main
+CANDIDATE ?= HEAD
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
@@ -35,6 +38,14 @@ format: setup ## let ruff rewrite what it can
 
 show: setup ## experiments of this commit and its parents, valid columns only
 	@dvc exp show -n 3 --md --drop '$(COLUMNS)' --sort-by valid.rank_ic --sort-order desc
+
+review: ## metrics, knobs and verdict of CANDIDATE (HEAD) against BASE (main); needs no data
+	@echo "### Metrics on valid, primary horizon"; echo
+	@dvc metrics diff --md $(BASE) $(CANDIDATE) | grep -E '^\| (Path|-|metrics/evaluate.json +\| valid\.)' || echo "No change."
+	@echo; echo "### Knobs"; echo
+	@dvc params diff --md $(BASE) $(CANDIDATE) | grep . || echo "No change."
+	@echo
+	@python src/verdict.py $(BASE) $(CANDIDATE) --format markdown
 
 lock: setup ## resolve pyproject.toml into requirements.lock again
 	pip-compile -q --upgrade --extra dev --strip-extras --no-annotate --no-header --no-emit-options \

@@ -13,7 +13,7 @@ from atft.panel.build import build_panel
 from atft.panel.raw import RawFeatures, library_features
 from atft.panel.simulate import PARTS, simulate_market
 from atft.panel.sources import OPTIONAL, REQUIRED, check_bars, load_bars
-from atft.panel.splits import walk_forward
+from atft.panel.splits import make_splits
 from atft.panel.table import bars_from_target, table_features
 from atft.program import new_file, new_folder, pin_threads, run_program, write_json
 
@@ -83,7 +83,7 @@ def main() -> None:
             method=data.standardize,
             threads=params.threads,
         )
-        walk_forward(built.dates.tolist(), built.first, **dict(params.split)).write_csv(folder / "splits.csv")
+        make_splits(built.dates.tolist(), built.first, **dict(params.split)).write_csv(folder / "splits.csv")
         built.large_returns.write_csv(folder / "large_returns.csv")
         write_json(folder / "report.json", built.report)
         oracle.write_parquet(oracle_file)

@@ -1,54 +1,54 @@
 """Stage 5: score the held-out dates and judge the scores as a portfolio manager would."""
 
-import numpy as np
 import polars as pl
 from tqdm import tqdm
 
 from atft import paths
 from atft.config import load_params
-from atft.evaluation.report import Market, beside, cumulative_rank_ic, equity, evaluate_scores, headline
+from atft.evaluation.facts import Rules
+from atft.evaluation.market import Market
+from atft.evaluation.report import HELD_OUT, evaluate_scores, headline, valid_plots
 from atft.graph.snapshots import read_snapshots
+from atft.panel.oracle import read_oracle
+from atft.panel.splits import follow_in_time
 from atft.panel.store import folds, read_panel
 from atft.program import new_file, pin_threads, run_program, write_json
-from atft.training.predictions import predict_fold, with_returns
+from atft.training.predictions import prediction_rows, score_fold
 from atft.training.rankers import read_manifest
+
+PLOTS = (paths.EQUITY_PLOT, paths.RANK_IC_PLOT, paths.DECAY_PLOT, paths.QUANTILES_PLOT)
 
 
 def main() -> None:
     params = load_params()
-    knobs = params.evaluate
+    rules = Rules(**dict(params.evaluate))
     panel, snapshots = read_panel(paths.CACHE), read_snapshots(paths.GRAPH)
     manifest = read_manifest(paths.RANKER, panel)
     pin_threads(manifest.threads)
     splits = pl.read_csv(paths.CACHE / "splits.csv", try_parse_dates=True)
     fits = [(fold, seed) for fold in folds(splits) for seed in manifest.seeds]
-    predictions = pl.concat(
-        predict_fold(manifest, paths.RANKER, panel, snapshots, splits, fold, seed)
+    scores = [
+        part
         for fold, seed in tqdm(fits, "score", disable=None)
-    )
-    scored = with_returns(predictions, panel, splits)
-    market = Market(
-        panel.dates,
-        panel.codes,
-        panel.daily_return.astype(np.float64),
-        panel.has_bar,
-        panel.can_trade,
-        panel.tradable,
-        panel.delay,
-    )
-    settings = (knobs.quantile, knobs.cost_bps, knobs.periods_per_year)
-    daily, summary = evaluate_scores(scored, market, *settings, knobs.psi_bins)
-    baselines = beside(scored, market, pl.read_parquet(paths.ORACLE), *settings)
+        for part in score_fold(manifest, paths.RANKER, panel, snapshots, splits, fold, seed)
+    ]
+    oracle = read_oracle(paths.ORACLE, panel)
+    market = Market.of(panel)
+    tradable = [role for role in HELD_OUT if follow_in_time(splits, role)]
+    report = evaluate_scores(scores, market, rules, tradable, oracle, manifest.threads)
     with new_file(paths.PREDICTIONS) as file:
-        predictions.write_parquet(file)
-    with new_file(paths.DAILY) as file:
-        columns = ("date", "fold", "seed", "horizon", "role", "rank_ic", "gross", "net", "turnover")
-        daily.select(columns).with_columns(pl.col(pl.Float64).round(6)).write_csv(file)
-    with new_file(paths.EQUITY_PLOT) as file:
-        equity(daily, market, knobs.primary_horizon, "valid").write_csv(file)
-    with new_file(paths.RANK_IC_PLOT) as file:
-        cumulative_rank_ic(daily, knobs.primary_horizon, "valid").write_csv(file)
-    write_json(paths.EVALUATE_METRICS, headline(summary, baselines, knobs.primary_horizon))
+        prediction_rows(scores, panel).write_parquet(file)
+    for path, table in {
+        paths.DAILY: report.daily,
+        paths.BREAKDOWN: report.breakdown,
+        paths.DECAY: report.decay,
+        paths.QUANTILES: report.quantiles,
+        paths.DRIFT: report.drift,
+        **dict(zip(PLOTS, valid_plots(report, market, rules.primary_horizon), strict=True)),
+    }.items():
+        with new_file(path) as file:
+            table.with_columns(pl.col(pl.Float64).round(6)).write_csv(file)
+    write_json(paths.EVALUATE_METRICS, headline(report.summary, rules.primary_horizon))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,8 @@ def load(folder: Path, monkeypatch: pytest.MonkeyPatch, **knobs: Any) -> Any:
         ("train__epochs", "3", "train.epochs: Input should be a valid integer"),
         ("train__neighbor_means", "yes please", "train.neighbor_means: Input should be a valid boolean"),
         ("split__purge", 20, "split.purge: 20 days let labels overlap .* set at least 21"),
+        ("split__scheme", "kfold", "split.scheme: Input should be 'expanding', 'rolling' or 'purged_kfold'"),
+        ("split__embargo", -1, "split.embargo: Input should be greater than or equal to 0"),
         ("data__horizons", [1, 5, 30], "split.purge: 21 days let labels overlap"),
         ("data__delay", 0, "data.delay: Input should be greater than or equal to 1"),
         ("evaluate__primary_horizon", 3, "evaluate.primary_horizon: 3 is not in data.horizons"),
@@ -54,6 +56,25 @@ def test_a_wrong_knob_is_refused_with_its_path(
     with pytest.raises(InputError, match=says) as error:
         load(tmp_path, monkeypatch, **{knob: value})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("split", "says"),
+    [
+        ({"scheme": "purged_kfold", "valid": 1}, "split: valid: with scheme purged_kfold the number of folds"),
+        ({"scheme": "purged_kfold", "valid": ["2015-01-01"]}, "split: valid: with scheme purged_kfold the number"),
+        ({"scheme": "purged_kfold", "lookback": 38}, "split.lookback: 38 days let .* so set at least 39"),
+        ({"scheme": "rolling", "train_days": 119}, r"split: train_days \(119\) is less than min_train_days \(120\)"),
+    ],
+)
+def test_a_scheme_asks_for_what_it_needs_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: dict[str, Any], says: str
+) -> None:
+    knobs = {f"split__{name}": value for name, value in split.items()}
+    with pytest.raises(InputError, match=says) as error:
+        load(tmp_path, monkeypatch, **knobs)
+    assert "\n" not in str(error.value)
+    assert load(tmp_path, monkeypatch, **knobs | {"split__scheme": "expanding", "split__test": split.get("valid", 1)})
 
 
 def test_what_exp_run_writes_is_read_as_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -275,3 +275,61 @@ def test_variants_stand_beside_the_baseline_with_other_metrics(clone: Path) -> N
     assert len({found["rival"], found["belief"], *found.values()}) >= 3, found
     assert "valid.rank_ic" in dvc(clone, "metrics", "diff", "--md", "HEAD", "rival")
     assert "train.model" in dvc(clone, "params", "diff", "--md", "HEAD", "rival")
+
+
+def experiment(folder: Path, name: str) -> str:
+    """The commit of an experiment."""
+    refs = run(folder, "git", "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").stdout.splitlines()
+    return next(ref.split()[0] for ref in refs if ref.endswith(f"/{name}"))
+
+
+def test_a_pull_request_is_reviewed_on_a_clone_without_data(clone: Path, tmp_path: Path) -> None:
+    """The steps of the workflow file, run as they stand there, but for the installation."""
+    dvc(clone, "exp", "run", "-n", "reviewed", "-S", "train.model=ridge")
+    run(clone, "git", "checkout", "-q", ".")
+    run(clone, "git", "branch", "-f", "proposal", experiment(clone, "reviewed"))
+    bare = tmp_path / "pull-request"
+    subprocess.run(["git", "clone", "-q", str(clone), str(bare)], check=True)
+    base = run(bare, "git", "branch", "--show-current").stdout.strip()
+    run(bare, "git", "checkout", "-q", "proposal")
+    assert not (bare / "data/cache").exists()
+    steps = yaml.safe_load((ROOT / ".github/workflows/review.yml").read_text())["jobs"]["review"]["steps"]
+    commands = [step["run"] for step in steps if "run" in step]
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "GITHUB_BASE_REF": base,
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+    }
+    assert [command.startswith("pip install") for command in commands] == [True, False, False]
+    for command in commands[1:]:
+        result = run(bare, "bash", "-ec", command, environment=environment)
+        assert result.returncode == 0, result.stdout + result.stderr
+    summary = (tmp_path / "summary.md").read_text()
+    assert "valid.rank_ic" in summary
+    assert "test.rank_ic" not in summary
+    assert "train.model" in summary
+    assert "unresolved" in summary
+
+
+def test_training_time_is_measured_in_two_work_trees(clone: Path) -> None:
+    dvc(clone, "exp", "run", "-n", "timed", "-S", "train.model=ridge")
+    run(clone, "git", "checkout", "-q", ".")
+    before = run(clone, "git", "worktree", "list").stdout
+    command = ("src/verdict.py", "HEAD", "timed", "--time", "1", "--format", "json")
+    result = run(clone, sys.executable, *command)
+    assert result.returncode == 0, result.stderr
+    assert 0 < json.loads(result.stdout)[0]["time_ratio"] < 1.5
+    assert run(clone, "git", "worktree", "list").stdout == before
+
+
+def test_a_role_that_learned_from_later_days_gets_no_portfolio(clone: Path) -> None:
+    """Purged k-fold end to end: ranks are judged, a book is not."""
+    knobs = ("split.scheme=purged_kfold", "split.valid=2", "split.lookback=20", "split.embargo=5", "train.model=ridge")
+    dvc(clone, "exp", "run", "-n", "kfold", *(part for knob in knobs for part in ("-S", knob)))
+    found = json.loads((clone / "metrics/evaluate.json").read_text())
+    run(clone, "git", "checkout", "-q", ".")
+    run(clone, sys.executable, "-m", "dvc", "checkout")
+    assert found["valid"]["rank_ic"] is not None
+    assert found["valid"]["sharpe"] is None
+    assert found["valid"]["max_drawdown"] is None
+    assert found["test"]["sharpe"] is not None

@@ -120,12 +120,24 @@ class Data(Section):
 
 
 class Split(Section):
+    scheme: Literal["expanding", "rolling", "purged_kfold"]
     valid: Count | Annotated[list[Day], Field(min_length=1)]
     test: Count | Annotated[list[Day], Field(min_length=1)]
     block_days: Count
     stop_days: Count
     purge: Count
     min_train_days: Count
+    train_days: Count
+    embargo: Whole
+    lookback: Count
+
+    @model_validator(mode="after")
+    def _scheme_has_what_it_needs(self) -> Self:
+        if self.scheme == "purged_kfold" and (not isinstance(self.valid, int) or self.valid < 2):
+            raise ValueError("valid: with scheme purged_kfold the number of folds, at least 2")
+        if self.scheme == "rolling" and self.train_days < self.min_train_days:
+            raise ValueError(f"train_days ({self.train_days}) is less than min_train_days ({self.min_train_days})")
+        return self
 
 
 class Graph(Section):
@@ -208,9 +220,22 @@ class Train(Section):
 class Evaluate(Section):
     primary_horizon: Count
     cost_bps: Annotated[Number, Field(ge=0)]
+    cost_grid_bps: Annotated[list[Annotated[Number, Field(ge=0)]], Field(min_length=1)]
     quantile: Annotated[Number, Field(gt=0, le=0.5)]
+    exit_quantile: Annotated[Number, Field(gt=0, le=1)]
+    smoothing: Share
+    trade_share: Annotated[Number, Field(gt=0, le=1)]
+    neutral: Literal["none", "beta", "sector", "beta_sector"]
+    top_names: Count
     periods_per_year: Count
     psi_bins: Annotated[int, Field(ge=2)]
+    bootstrap: Annotated[int, Field(ge=100)]
+
+    @model_validator(mode="after")
+    def _band_holds_the_quantile(self) -> Self:
+        if self.exit_quantile < self.quantile:
+            raise ValueError(f"exit_quantile ({self.exit_quantile}) must be at least quantile ({self.quantile})")
+        return self
 
 
 class Params(Section):
@@ -231,6 +256,12 @@ class Params(Section):
             raise ValueError(
                 f"split.purge: {self.split.purge} days let labels overlap the split; the longest label spans "
                 f"data.delay + max(data.horizons) = {span} days, so set at least {span}"
+            )
+        reach = 2 * self.model.lookback - 1
+        if self.split.scheme == "purged_kfold" and self.split.lookback < reach:
+            raise ValueError(
+                f"split.lookback: {self.split.lookback} days let training windows reach into a valid block; the "
+                f"encoder sees up to 2 * model.lookback - 1 = {reach} days, so set at least {reach}"
             )
         if self.evaluate.primary_horizon not in self.data.horizons:
             raise ValueError(f"evaluate.primary_horizon: {self.evaluate.primary_horizon} is not in data.horizons")

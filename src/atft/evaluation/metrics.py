@@ -1,126 +1,102 @@
-"""What a score and a return series are worth. Undefined values are null (or None), never 0 or NaN."""
-
-from collections.abc import Sequence
+"""What a daily series is worth. Values that are not finite are left out; undefined is None, never 0 or NaN."""
 
 import numpy as np
-import polars as pl
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
+from scipy import stats
 
-MIN_NAMES = 20  # stocks below which a date's correlation is noise
-
-
-def daily_ic(scored: pl.DataFrame, keys: Sequence[str], min_names: int = MIN_NAMES) -> pl.DataFrame:
-    """IC and RankIC across stocks, one row per group of `keys`, which holds the date.
-
-    Correlate within a date, average later: pooled across dates, a market that rises all year
-    passes for stock selection.
-
-    Args:
-        scored: One row per stock with `score` and `forward_return` (simple, 0.01 = 1 %). Rows
-            with either missing are dropped before ranking.
-        keys: Columns that make a cross-section, for example fold, seed, horizon, date.
-        min_names: Fewer stocks than this give null.
-
-    Returns:
-        `keys`, `ic` (Pearson) and `rank_ic` (Pearson of average ranks, so ties share one rank),
-        both null where all scores or all returns tie, and `stocks` behind them; sorted by `keys`.
-
-    Source: Grinold & Kahn, Active Portfolio Management, 2nd ed., ch. 6.
-    """
-    both = scored.with_columns(pl.col("score", "forward_return").cast(pl.Float64))
-    both = both.filter(pl.col("score").is_finite() & pl.col("forward_return").is_finite())
-    ranks = [pl.col(name).rank("average").over(keys).alias(f"{name}_rank") for name in ("score", "forward_return")]
-    varies = (pl.col("score").n_unique() > 1) & (pl.col("forward_return").n_unique() > 1) & (pl.len() >= min_names)
-    return (
-        both.with_columns(ranks)
-        .group_by(keys)
-        .agg(
-            ic=pl.when(varies).then(pl.corr("score", "forward_return")),
-            rank_ic=pl.when(varies).then(pl.corr("score_rank", "forward_return_rank")),
-            stocks=pl.len(),
-        )
-        .sort(keys)
-    )
-
-
-def rank_ic(score: ArrayLike, target: ArrayLike, min_names: int = MIN_NAMES) -> float | None:
-    """Spearman correlation of one cross-section; see `daily_ic` for ties and missing values."""
-    frame = pl.DataFrame({"score": np.asarray(score, float), "forward_return": np.asarray(target, float)})
-    result = daily_ic(frame.with_columns(date=pl.lit(0)), ["date"], min_names)["rank_ic"]
-    return result[0] if len(result) else None
+from atft.evaluation.significance import finite, newey_west_variance, ratio
 
 
 def information_ratio(ic: ArrayLike) -> float | None:
     """Mean over standard deviation (ddof 1) of a daily IC series: ICIR, not annualised."""
-    values = _finite(ic)
-    return _ratio(values.mean(), values.std(ddof=1)) if len(values) > 1 else None
-
-
-def newey_west_t(values: ArrayLike, lags: int) -> float | None:
-    """t-statistic of the mean with Bartlett-weighted autocovariances up to `lags` (Newey & West 1987).
-
-    Labels of h days overlap, so h - 1 lags at least; see `default_lags`.
-    """
-    x = _finite(values)
-    if len(x) <= lags + 1:
-        return None
-    centred = x - x.mean()
-    variance = centred @ centred / len(x)
-    for lag in range(1, lags + 1):
-        variance += 2 * (1 - lag / (lags + 1)) * (centred[lag:] @ centred[:-lag]) / len(x)
-    return _ratio(x.mean(), np.sqrt(variance / len(x))) if variance > 0 else None
-
-
-def default_lags(days: int, horizon: int) -> int:
-    """max(h - 1, floor(4 (T / 100)^(2/9)))."""
-    return max(horizon - 1, int(4 * (days / 100) ** (2 / 9)))
+    values = finite(ic)
+    return ratio(values.mean(), values.std(ddof=1)) if len(values) > 1 else None
 
 
 def sharpe(returns: ArrayLike, periods_per_year: int) -> float | None:
     """Annualised mean over standard deviation (ddof 1) of daily portfolio returns."""
-    values = _finite(returns)
+    daily = information_ratio(returns)
+    return None if daily is None else float(np.sqrt(periods_per_year) * daily)
+
+
+def sortino(returns: ArrayLike, periods_per_year: int) -> float | None:
+    """Annualised mean over the root mean square of the losses, over all days (target 0)."""
+    values = finite(returns)
     if len(values) < 2:
         return None
-    ratio = _ratio(values.mean(), values.std(ddof=1))
-    return None if ratio is None else float(np.sqrt(periods_per_year) * ratio)
+    daily = ratio(values.mean(), np.sqrt((np.minimum(values, 0) ** 2).mean()))
+    return None if daily is None else float(np.sqrt(periods_per_year) * daily)
+
+
+def annual_return(returns: ArrayLike, periods_per_year: int) -> float | None:
+    """Compound growth rate a year (CAGR), 0.01 = 1 %; -1 where the capital is lost."""
+    values = finite(returns)
+    if not len(values):
+        return None
+    wealth = float(np.prod(1 + values))
+    return wealth ** (periods_per_year / len(values)) - 1 if wealth > 0 else -1.0
 
 
 def max_drawdown(returns: ArrayLike) -> float | None:
     """Largest fall of compounded wealth from its peak, as a negative share; the start counts as a peak."""
-    values = _finite(returns)
+    values = finite(returns)
     if not len(values):
         return None
     wealth = np.concatenate([[1.0], np.cumprod(1 + values)])
     return float((wealth / np.maximum.accumulate(wealth) - 1).min())
 
 
-def population_stability(reference: ArrayLike, current: ArrayLike, bins: int) -> float | None:
-    """Population stability index of raw scores: sum (q - p) ln(q / p) over quantile bins of the reference.
+def calmar(returns: ArrayLike, periods_per_year: int) -> float | None:
+    """Annual return over the size of the largest drawdown; None without one."""
+    growth, fall = annual_return(returns, periods_per_year), max_drawdown(returns)
+    return None if growth is None or fall is None else ratio(growth, -fall)
 
-    Shares are floored at 1e-4. Above 0.25 the distribution has moved. Two samples of one
-    distribution differ by (bins - 1)(1/N + 1/M) on average. Null where reference scores tie so
-    much that a bin vanishes.
+
+def hit_rate(returns: ArrayLike) -> float | None:
+    """Share of days with a return above 0."""
+    values = finite(returns)
+    return float((values > 0).mean()) if len(values) else None
+
+
+def break_even_bps(gross: ArrayLike, turnover: ArrayLike) -> float | None:
+    """Cost per side, in basis points, at which the mean net return is 0; None without trades. May be negative."""
+    earned, traded = finite(gross), finite(turnover)
+    daily = ratio(earned.mean(), traded.mean()) if len(earned) and len(traded) else None
+    return None if daily is None else 1e4 * daily
+
+
+def market_slope(returns: ArrayLike, market: ArrayLike, lags: int) -> tuple[float | None, float | None]:
+    """Ordinary least squares slope of daily returns on the market's, and its Newey-West t.
+
+    Both None with fewer than 20 common days or where the market does not move.
     """
-    before, after = _finite(reference), _finite(current)
-    if len(before) < bins or not len(after):
+    both = np.column_stack([np.asarray(returns, float), np.asarray(market, float)])
+    both = both[np.isfinite(both).all(1)]
+    if len(both) < 20:
+        return None, None
+    y, x = (both - both.mean(0)).T
+    if not x @ x > 0:
+        return None, None
+    slope = float(y @ x / (x @ x))
+    variance = newey_west_variance(x * (y - slope * x), lags)
+    return slope, None if variance is None else ratio(slope, len(x) * np.sqrt(variance) / (x @ x))
+
+
+def monotonicity(quantile_means: ArrayLike) -> float | None:
+    """Spearman correlation of a quantile's number and its mean return: 1 where every step pays."""
+    means = np.asarray(quantile_means, float)
+    if not np.isfinite(means).all() or np.ptp(means) == 0:
         return None
-    edges = np.quantile(before, np.linspace(0, 1, bins + 1)[1:-1])
-    if len(np.unique(edges)) < len(edges):
-        return None
-    p, q = (np.bincount(np.searchsorted(edges, x, side="left"), minlength=bins) / len(x) for x in (before, after))
-    return stability_of_shares(p, q)
+    ranks = stats.rankdata(means)
+    return float(np.corrcoef(np.arange(len(means)), ranks)[0, 1])
 
 
-def stability_of_shares(reference: ArrayLike, current: ArrayLike) -> float:
-    """Population stability index of two sets of bin shares, floored at 1e-4."""
-    p, q = np.maximum(np.asarray(reference, float), 1e-4), np.maximum(np.asarray(current, float), 1e-4)
-    return float(np.sum((q - p) * np.log(q / p)))
-
-
-def _finite(values: ArrayLike) -> NDArray[np.float64]:
-    array = np.asarray(values, dtype=np.float64)
-    return array[np.isfinite(array)]
-
-
-def _ratio(numerator: float, denominator: float) -> float | None:
-    return float(numerator / denominator) if denominator > 1e-12 * max(abs(numerator), 1e-12) else None
+def half_life(decay: ArrayLike) -> int | None:
+    """First lag (from 1) whose value is at most half of lag 1's; None unless the values fall all the way to it."""
+    values = np.asarray(decay, float)
+    for lag in range(1, len(values)):
+        if not values[lag] < values[lag - 1] or not values[0] > 0:
+            return None
+        if values[lag] <= values[0] / 2:
+            return lag + 1
+    return None

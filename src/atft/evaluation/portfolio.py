@@ -1,4 +1,4 @@
-"""The long-short portfolio that a score implies, day by day: what it earns and what it trades."""
+"""The book that target weights make, day by day: what it earns, what it trades, what it carries."""
 
 from dataclasses import dataclass
 
@@ -6,54 +6,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class Book:
-    """Daily facts of a portfolio, [day].
+    """Daily facts of a portfolio, [day]; NaN before the book is complete, and throughout where it never holds anything.
 
     Attributes:
-        gross: Return from the close of the day before to the close of the day, as a share of
-            capital whose long and short sides are 1/2 each. NaN before the book is complete.
+        gross: Return from the close of the day before to the close of the day, as a share of capital.
         turnover: Two-way: sum of |trades| as a share of capital, of the trades made at the close
-            of the day before. One sleeve trades a day, from its old holdings to its new ones.
+            of the day before.
+        held: [day, stock] weights held from the close of the day before to that of the day.
     """
 
     gross: Array
     turnover: Array
+    held: NDArray[np.float32]
 
     def net(self, cost_bps: float) -> Array:
         """Gross less `cost_bps` basis points per side of the turnover."""
         return self.gross - cost_bps / 1e4 * self.turnover
 
-
-def long_short_weights(score: Array, quantile: float) -> Array:
-    """+1/2 spread over the top `quantile` of the stocks, -1/2 over the bottom; [stock].
-
-    NaN scores are not held. Ties at the cut go to the lower stock number. All 0 where every score
-    ties: a constant is no opinion.
-    """
-    held = np.nonzero(np.isfinite(score))[0]
-    weights = np.zeros(len(score))
-    side = int(np.floor(len(held) * quantile + 1e-9))
-    if side == 0 or np.ptp(score[held]) == 0:
-        return weights
-    order = held[np.argsort(score[held], kind="stable")]
-    weights[order[:side]] -= 0.5 / side
-    weights[order[-side:]] += 0.5 / side
-    return weights
+    def sector_exposure(self, sector: NDArray[np.int16], sectors: int) -> Array:
+        """Net weight of each sector, unknown (0) included. [day, sector]"""
+        days = len(self.held)
+        cell = np.arange(days)[:, None] * sectors + sector
+        held = np.bincount(cell.ravel(), self.held.ravel(), days * sectors)
+        return held.astype(np.float64).reshape(days, sectors)
 
 
 def tranche_book(
     target: Array,
-    returns: Array,
-    can_trade: NDArray[np.bool_],
-    gone: NDArray[np.bool_],
+    returns: NDArray[np.floating],
+    can_trade: Mask,
+    gone: Mask,
     horizon: int,
     delay: int,
+    *,
+    trade_share: float = 1.0,
     drift: bool = True,
+    netted: bool = True,
 ) -> Book:
-    """The book of `horizon` overlapping sleeves: one is opened each day and held `horizon` days.
+    """The book of `horizon` overlapping sleeves: one is renewed each day and held `horizon` days.
 
     A signal of day t is traded at the close of t + delay. Between trades weights drift with
     prices. A stock without a price cannot be traded: an order to buy lapses, a position waits
@@ -64,35 +59,43 @@ def tranche_book(
         returns: [day, stock] simple returns of the day, terminal returns included, 0 without price.
         can_trade: [day, stock] a price was printed.
         gone: [day, stock] delisted by then: the position is cash after the day's return.
+        trade_share: Share of the way from its holdings to its target that a sleeve trades when its
+            turn comes; the first time it goes all the way.
         drift: False resets weights to target every day for nothing (comparison with textbooks).
+        netted: True trades the whole book's difference, on capital that compounds. False sums the
+            trades of each sleeve, a waiting position's closing included, on constant capital.
 
     Source: Jegadeesh & Titman (1993) for the sleeves.
     """
     days, stocks = target.shape
     sleeves, waiting = np.zeros((horizon, stocks)), np.zeros(stocks)
     gross, turnover = (np.full(days, np.nan) for _ in range(2))
+    held_by_day = np.full((days, stocks), np.nan, np.float32)
+    opened_before = np.zeros(horizon, bool)
     for day in range(days - 1):
         before = sleeves.sum(0) + waiting
-        slot = day % horizon
-        closing = sleeves[slot] + waiting
-        waiting = np.where(can_trade[day], 0.0, closing)
-        signal = day - delay
-        opened = np.where(can_trade[day], target[signal] / horizon, 0.0) if signal >= 0 else np.zeros(stocks)
+        slot, signal = day % horizon, day - delay
+        old, tradable = sleeves[slot], can_trade[day]
+        wanted = target[signal] / horizon if signal >= 0 else np.zeros(stocks)
+        if opened_before[slot] and trade_share < 1:
+            wanted = old + trade_share * (wanted - old)
+        opened_before[slot] |= signal >= 0
+        opened = np.where(tradable, wanted, 0.0)
+        closed = np.where(tradable, waiting, 0.0)
+        traded = np.abs(opened - np.where(tradable, old, 0.0)).sum() + np.abs(closed).sum()
+        waiting = np.where(tradable, 0.0, waiting + old)
         sleeves[slot] = opened
         held = sleeves.sum(0) + waiting
         earned = float(held @ returns[day + 1])
         if day >= delay + horizon - 1:
             gross[day + 1] = earned
-            turnover[day + 1] = np.abs(held - before).sum()
+            turnover[day + 1] = np.abs(held - before).sum() if netted else traded
+            held_by_day[day + 1] = held
         if drift:
-            growth = np.where(gone[day + 1], 0.0, (1 + returns[day + 1]) / (1 + earned))
+            capital = 1 + earned if netted else 1.0
+            growth = np.where(gone[day + 1], 0.0, (1 + returns[day + 1]) / capital)
             sleeves *= growth
             waiting = waiting * growth
-    return Book(gross, turnover)
-
-
-def two_way_turnover(weights: Array, returns: Array) -> Array:
-    """sum |w_t - drifted w_{t-1}| of explicit daily weights [day, stock]; the first day buys everything."""
-    earned = (weights * returns).sum(1, keepdims=True)
-    drifted = np.vstack([np.zeros_like(weights[:1]), (weights * (1 + returns) / (1 + earned))[:-1]])
-    return np.abs(weights - drifted).sum(1)
+    if not np.nan_to_num(held_by_day).any():  # cash all the time is no opinion, not a return of 0
+        gross[:], turnover[:], held_by_day[:] = np.nan, np.nan, np.nan
+    return Book(gross, turnover, held_by_day)

@@ -1,240 +1,287 @@
-"""From predictions to the headline: every number with its baseline beside it."""
+"""From scores to the report: every number with its baseline beside it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from atft.evaluation.metrics import (
-    daily_ic,
-    default_lags,
-    information_ratio,
-    max_drawdown,
-    newey_west_t,
-    population_stability,
-    sharpe,
-)
-from atft.evaluation.portfolio import Book, long_short_weights, tranche_book
+from atft.evaluation import metrics
+from atft.evaluation.cross_section import Array, rank_ic
+from atft.evaluation.drift import stability
+from atft.evaluation.facts import Role, Rules, Scores, book_facts, book_of, date_facts, stacked
+from atft.evaluation.market import REGIMES, Market
+from atft.evaluation.significance import default_lags, newey_west_t
+from atft.evaluation.summary import SEED, mean, mean_of, means, over_seeds, summarize
 
-KEYS = ("role", "horizon", "seed", "fold", "date")
 HELD_OUT = ("valid", "test")
 
 
 @dataclass(frozen=True)
-class Market:
-    """The returns a portfolio could have had: [day, stock] arrays of the panel, and its calendar."""
+class Report:
+    """Tables and the summary by (role, horizon).
 
-    dates: NDArray[np.datetime64]
-    codes: Sequence[str]
-    daily_return: NDArray[np.float64]
-    has_bar: NDArray[np.bool_]
-    can_trade: NDArray[np.bool_]
-    tradable: NDArray[np.bool_]
-    delay: int
+    Attributes:
+        daily: `role, horizon, seed, fold, date, rank_ic, neutral_rank_ic, ic, gross, net, turnover`.
+        summary: Means over seeds of each seed's number, with the baselines beside them.
+        breakdown: The RankIC by year, regime and sector.
+        decay: The RankIC by days after entry.
+        quantiles: Mean return by quantile of the score.
+        drift: Stability index per fold and seed.
+    """
 
-    def equal_weight(self) -> NDArray[np.float64]:
-        """Daily return of all stocks tradable the day before, equally weighted; no costs. [day]"""
-        held = np.vstack([np.zeros_like(self.tradable[:1]), self.tradable[:-1]])
-        count = held.sum(1)
-        total = np.where(held, self.daily_return, 0.0).sum(1)
-        return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
-
-    def gone(self) -> NDArray[np.bool_]:
-        """[day, stock] the last bar was printed before the day."""
-        days = np.arange(len(self.dates))[:, None]
-        return days > np.where(self.has_bar, days, -1).max(0)
-
-    def reversal(self, days: int = 5) -> NDArray[np.float64]:
-        """Minus the trailing `days`-day log return: the baseline that needs no model. [day, stock]"""
-        path = np.log1p(np.maximum(self.daily_return, -0.9999)).cumsum(0)
-        return -(path - np.vstack([np.zeros((days, path.shape[1])), path[:-days]]))
+    daily: pl.DataFrame
+    summary: dict[tuple[str, int], dict[str, Any]]
+    breakdown: pl.DataFrame
+    decay: pl.DataFrame
+    quantiles: pl.DataFrame
+    drift: pl.DataFrame
 
 
 def evaluate_scores(
-    scored: pl.DataFrame, market: Market, quantile: float, cost_bps: float, periods_per_year: int, psi_bins: int
-) -> tuple[pl.DataFrame, dict[tuple[str, int], dict[str, Any]]]:
-    """Daily series and summary of one model's scores.
+    scores: Sequence[Scores],
+    market: Market,
+    rules: Rules,
+    tradable_roles: Iterable[str] = HELD_OUT,
+    oracle: Mapping[str, Array] | None = None,
+    threads: int = 1,
+) -> Report:
+    """The report of one model's scores on its held-out dates.
 
     Args:
-        scored: `role, horizon, seed, fold, date, code, score, forward_return`; roles valid, test
-            and stop, the last as the reference of the stability index alone. Where a `label` is
-            there as well, the RankIC with it is reported beside the one with the raw return.
-
-    Returns:
-        Daily `role, horizon, seed, fold, date, rank_ic, ic, gross, net, turnover`, and the summary
-        by (role, horizon): means over seeds of each seed's number.
+        scores: Roles valid, test, and stop as the reference of the stability index alone.
+        tradable_roles: Roles whose scores follow each other in time as a trader would have had them.
+            The others get no portfolio: a model that was fitted on later dates has not earned.
+        oracle: Expected returns by planted part, each [day of the market, stock, horizon].
     """
-    held_out = scored.filter(pl.col("role").is_in(HELD_OUT))
-    # Every scored date stays, also the last ones, whose labels are not known yet: the book earns on them.
-    dates = held_out.select(KEYS).unique().join(daily_ic(held_out, KEYS), on=KEYS, how="left")
-    if "label" in held_out.columns:
-        fitted = daily_ic(held_out.with_columns(forward_return="label"), KEYS)
-        dates = dates.join(fitted.select(*KEYS, label_rank_ic="rank_ic"), on=KEYS, how="left")
-    books = [
-        _daily_book(group, market, quantile, cost_bps, int(group["horizon"][0]))
-        for _, group in held_out.group_by("role", "horizon", "seed", maintain_order=True)
-    ]
-    daily = dates.join(pl.concat(books), on=["role", "horizon", "seed", "date"], how="left").sort(KEYS)
-    drift = _stability(scored, psi_bins)
-    summary = {}
-    for (role, horizon), group in daily.group_by("role", "horizon", maintain_order=True):
-        psi = drift.filter((pl.col("role") == role) & (pl.col("horizon") == horizon))["psi"]
-        facts = _summary(group, int(str(horizon)), periods_per_year)
-        summary[str(role), int(str(horizon))] = facts | {"psi": psi.mean(), "psi_worst": psi.max()}
-    return daily, summary
-
-
-def _daily_book(group: pl.DataFrame, market: Market, quantile: float, cost_bps: float, horizon: int) -> pl.DataFrame:
-    """The portfolio of one (role, horizon, seed): its blocks follow each other, so the book runs through."""
-    days = np.searchsorted(market.dates, group["date"].to_numpy().astype("datetime64[D]"))
-    first, last = int(days.min()), int(days.max())
-    score = np.full((last - first + 1, len(market.codes)), np.nan)
-    stock = np.searchsorted(np.asarray(market.codes), group["code"].to_numpy().astype(str))
-    score[days - first, stock] = group["score"].to_numpy()
-    span = slice(first, last + 1)
-    target = np.array([long_short_weights(row, quantile) for row in score])
-    returns, gone = market.daily_return[span], market.gone()[span]
-    book: Book = tranche_book(target, returns, market.can_trade[span], gone, horizon, market.delay)
-    return pl.DataFrame(
-        {
-            "date": market.dates[span],
-            "gross": book.gross,
-            "net": book.net(cost_bps),
-            "turnover": book.turnover,
-        }
-    ).with_columns(
-        pl.col("gross", "net", "turnover").fill_nan(None),
-        role=pl.lit(group["role"][0]),
-        horizon=pl.lit(group["horizon"][0], group["horizon"].dtype),
-        seed=pl.lit(group["seed"][0], group["seed"].dtype),
+    drift = _drift(scores, market, rules)
+    daily, breakdown, decay, quantiles = [], [], [], []
+    summary: dict[tuple[str, int], dict[str, Any]] = {}
+    with ThreadPoolExecutor(threads) as pool:
+        for name in HELD_OUT:
+            if not any(part.role == name for part in scores):
+                continue
+            role = stacked(name, scores)
+            trades = name in tradable_roles
+            facts = date_facts(pool, role, market, rules)
+            books = book_facts(pool, role, market, rules)
+            facts |= books if trades else {key: np.full(values.shape, np.nan) for key, values in books.items()}
+            beside = _beside(pool, role, market, rules, oracle, trades)
+            for h, horizon in enumerate(market.horizons):
+                here = {key: values[:, :, h] for key, values in facts.items()}
+                daily.append(_daily(role, market, horizon, here))
+                breakdown.append(_breakdown(role, market, horizon, here, rules))
+                decay.append(_decay(role, horizon, here))
+                quantiles.append(_quantiles(role, horizon, here))
+                moved = drift.filter((pl.col("role") == name) & (pl.col("horizon") == horizon))
+                summary[name, horizon] = {
+                    **summarize(role, market, horizon, here, rules),
+                    **_drift_summary(moved),
+                    **beside[h],
+                }
+                _add_share_of_oracle(summary[name, horizon])
+    return Report(
+        pl.concat(daily).sort("role", "horizon", "seed", "date"),
+        summary,
+        pl.concat(breakdown),
+        pl.concat(decay),
+        pl.concat(quantiles),
+        drift,
     )
 
 
-def _summary(daily: pl.DataFrame, horizon: int, periods_per_year: int) -> dict[str, Any]:
-    by_seed = [group for _, group in daily.group_by("seed", maintain_order=True)]
-    averaged = daily.group_by("date", maintain_order=True).agg(pl.col("rank_ic").mean()).sort("date")["rank_ic"]
-    per_seed = [
-        {
-            "rank_ic": seed["rank_ic"].mean(),
-            **({"label_rank_ic": seed["label_rank_ic"].mean()} if "label_rank_ic" in seed.columns else {}),
-            "ic": seed["ic"].mean(),
-            "icir": information_ratio(_array(seed["rank_ic"])),
-            "sharpe": sharpe(_array(seed["gross"]), periods_per_year),
-            "sharpe_net": sharpe(_array(seed["net"]), periods_per_year),
-            "turnover": seed["turnover"].mean(),
-            "max_drawdown": max_drawdown(_array(seed["net"])),
-        }
-        for seed in by_seed
-    ]
-    mean = {name: _mean([numbers[name] for numbers in per_seed]) for name in per_seed[0]}
-    lags = default_lags(int(averaged.count()), horizon)
-    return mean | {
-        "rank_ic_t": newey_west_t(_array(averaged), lags),
-        "rank_ic_seed_std": float(np.std([s["rank_ic"] for s in per_seed], ddof=1)) if len(per_seed) > 1 else None,
-        "seeds": len(per_seed),
-        "days": int(averaged.count()),
-        "from": str(daily["date"].min()),
-        "to": str(daily["date"].max()),
-        "stocks_per_day": daily["stocks"].mean(),
-    }
+# --- baselines -----------------------------------------------------------------------------------
 
 
-def _stability(scored: pl.DataFrame, bins: int) -> pl.DataFrame:
-    """`psi` of held-out scores against the same model's `stop` scores, per role, horizon, seed and fold."""
-    rows = []
-    for (horizon, seed, fold), group in scored.group_by("horizon", "seed", "fold", maintain_order=True):
-        reference = group.filter(pl.col("role") == "stop")["score"]
-        for role in HELD_OUT:
-            current = group.filter(pl.col("role") == role)["score"]
-            if len(current):
-                rows.append((role, horizon, seed, fold, population_stability(reference, current, bins)))
-    schema = {"role": pl.String, "horizon": pl.Int64, "seed": pl.Int64, "fold": pl.Int64, "psi": pl.Float64}
-    return pl.DataFrame(rows, schema=schema, orient="row")
-
-
-def beside(
-    scored: pl.DataFrame, market: Market, oracle: pl.DataFrame, quantile: float, cost_bps: float, periods_per_year: int
-) -> dict[tuple[str, int], dict[str, Any]]:
-    """Baselines for each (role, horizon): reversal, the equal-weight market and, where known, the oracle.
+def _beside(
+    pool: Executor,
+    role: Role,
+    market: Market,
+    rules: Rules,
+    oracle: Mapping[str, Array] | None,
+    trades: bool,
+) -> list[dict[str, Any]]:
+    """For each horizon: reversal, the equal-weighted market and, where known, the oracle.
 
     `oracle_rank_ic` is the RankIC of the true expected return; `sees_PART` is the mean daily rank
     correlation of the score with the expectation of one planted part.
     """
-    frame = scored.filter(pl.col("role").is_in(HELD_OUT))
-    once = frame.filter(pl.col("seed") == pl.col("seed").min())
-    score = market.reversal()
-    day = np.searchsorted(market.dates, once["date"].to_numpy().astype("datetime64[D]"))
-    stock = np.searchsorted(np.asarray(market.codes), once["code"].to_numpy().astype(str))
-    reversal = once.drop("label", strict=False).with_columns(score=pl.Series(score[day, stock]))
-    daily, _ = evaluate_scores(reversal, market, quantile, cost_bps, periods_per_year, 10)
-    whole = market.equal_weight()
-    out: dict[tuple[str, int], dict[str, Any]] = {}
-    for (role, horizon), group in daily.group_by("role", "horizon", maintain_order=True):
-        days = np.isin(market.dates, group["date"].to_numpy().astype("datetime64[D]"))
-        out[str(role), int(str(horizon))] = {
-            "reversal_rank_ic": group["rank_ic"].mean(),
-            "reversal_sharpe_net": sharpe(_array(group["net"]), periods_per_year),
-            "market_sharpe": sharpe(whole[days], periods_per_year),
+    reversal = np.where(market.tradable, market.reversal(), np.float32(np.nan))[role.days]
+    plain = replace(rules, smoothing=0.0, exit_quantile=rules.quantile, trade_share=1.0, neutral="none")
+    returns = market.forward_return[role.days]
+
+    def one(h: int) -> dict[str, Any]:
+        horizon = market.horizons[h]
+        ic = rank_ic(reversal, np.ascontiguousarray(returns[:, :, h]))
+        found: dict[str, Any] = {
+            "reversal_rank_ic": mean(ic),
+            "reversal_rank_ic_t": newey_west_t(ic, default_lags(int(np.isfinite(ic).sum()), horizon)),
+            "market_sharpe": metrics.sharpe(market.equal_weight[role.days], rules.periods_per_year),
         }
-    if oracle.is_empty():
-        return out
-    parts = [name for name in oracle.columns if name not in ("date", "code", "horizon")]
-    known = oracle.with_columns(total=pl.sum_horizontal(pl.col(parts).cast(pl.Float64)))
-    joined = frame.join(known, on=["date", "code", "horizon"], how="left")
-    foresight = daily_ic(joined.with_columns(score="total"), KEYS)
-    sight = {part: daily_ic(joined.with_columns(forward_return=part), KEYS) for part in parts}
-    for role, horizon in out:
-        here = (pl.col("role") == role) & (pl.col("horizon") == horizon)
-        out[role, horizon]["oracle_rank_ic"] = foresight.filter(here)["rank_ic"].mean()
-        out[role, horizon] |= {f"sees_{part}": sight[part].filter(here)["rank_ic"].mean() for part in parts}
-    return out
+        if trades:
+            book = book_of(market, role, reversal, horizon, plain)
+            found["reversal_sharpe"] = metrics.sharpe(book.gross, rules.periods_per_year)
+            found["reversal_sharpe_net"] = metrics.sharpe(book.net(rules.cost_bps), rules.periods_per_year)
+        if oracle is None:
+            return found
+        parts = {part: values[role.days, :, h].astype(np.float32) for part, values in oracle.items()}
+        total = sum(values[role.days, :, h] for values in oracle.values())
+        ranked = np.isfinite(role.score[0][:, :, h])
+        truth = np.where(ranked, total, np.nan).astype(np.float32)
+        found["oracle_rank_ic"] = mean(rank_ic(truth, np.ascontiguousarray(returns[:, :, h])))
+        for part, values in parts.items():
+            sight = [rank_ic(np.ascontiguousarray(score[:, :, h]), values) for score in role.score]
+            found[f"sees_{part}"] = mean_of([mean(ic) for ic in sight])
+        if trades:
+            book = book_of(market, role, truth, horizon, plain)
+            found["oracle_sharpe_net"] = metrics.sharpe(book.net(rules.cost_bps), rules.periods_per_year)
+        return found
+
+    return list(pool.map(one, range(len(market.horizons))))
 
 
-def headline(
-    summary: Mapping[tuple[str, int], Mapping[str, Any]],
-    baselines: Mapping[tuple[str, int], Mapping[str, Any]],
-    primary_horizon: int,
-) -> dict[str, Any]:
+def _add_share_of_oracle(summary: dict[str, Any]) -> None:
+    oracle, found = summary.get("oracle_rank_ic"), summary["rank_ic"]
+    if oracle is not None:
+        summary["captured_share"] = found / oracle if oracle > 0 and found is not None else None
+
+
+# --- drift ---------------------------------------------------------------------------------------
+
+
+def _drift(scores: Sequence[Scores], market: Market, rules: Rules) -> pl.DataFrame:
+    """Held-out scores against the same model's `stop` scores: `role, horizon, seed, fold, psi, band, moved`."""
+    rows = []
+    for part in scores:
+        reference = [p for p in scores if (p.role, p.fold, p.seed) == ("stop", part.fold, part.seed)]
+        if part.role not in HELD_OUT or not reference:
+            continue
+        for h, horizon in enumerate(market.horizons):
+            found = stability(reference[0].score[:, :, h], part.score[:, :, h], rules.psi_bins, rules.bootstrap, SEED)
+            facts = (found.psi, found.band, found.moved) if found else (None, None, None)
+            rows.append((part.role, horizon, part.seed, part.fold, *facts))
+    schema = {"role": pl.String, "horizon": pl.Int64, "seed": pl.Int64, "fold": pl.Int64, "psi": pl.Float64,
+              "band": pl.Float64, "moved": pl.Boolean}  # fmt: skip
+    return pl.DataFrame(rows, schema=schema, orient="row").sort("role", "horizon", "seed", "fold")
+
+
+def _drift_summary(drift: pl.DataFrame) -> dict[str, Any]:
+    return {
+        "psi": drift["psi"].mean(),
+        "psi_worst": drift["psi"].max(),
+        "psi_band": drift["band"].mean(),
+        "psi_alerts": drift["moved"].sum() if drift["moved"].count() else None,
+    }
+
+
+# --- tables --------------------------------------------------------------------------------------
+
+
+def _daily(role: Role, market: Market, horizon: int, facts: dict[str, Array]) -> pl.DataFrame:
+    seeds, days = len(role.seeds), len(role.days)
+    names = ("rank_ic", "neutral_rank_ic", "ic", "gross", "net", "turnover")
+    return pl.DataFrame(
+        {
+            "role": [role.name] * (seeds * days),
+            "horizon": np.full(seeds * days, horizon),
+            "seed": np.repeat(role.seeds, days),
+            "fold": np.tile(role.fold, seeds),
+            "date": np.tile(market.dates[role.days], seeds),
+            **{name: facts[name].ravel() for name in names},
+        }
+    ).with_columns(pl.col(names).fill_nan(None))
+
+
+def _breakdown(role: Role, market: Market, horizon: int, facts: dict[str, Array], rules: Rules) -> pl.DataFrame:
+    """`role, horizon, kind, group, days, rank_ic, rank_ic_t, sharpe_net`; within-sector RankIC for sectors."""
+    averaged = over_seeds(facts["rank_ic"])
+    years = market.dates[role.days].astype("datetime64[Y]").astype(str)
+    states = {kind: market.regimes[kind][role.days] for kind in REGIMES}
+    groups = [("year", year, years == year) for year in np.unique(years)]
+    groups += [(kind, name, states[kind] == i) for kind, names in REGIMES.items() for i, name in enumerate(names)]
+    rows = [
+        (kind, name, *_ic_row(averaged[here], horizon), _seed_sharpe(facts["net"][:, here], rules.periods_per_year))
+        for kind, name, here in groups
+    ]
+    within = over_seeds(facts["sector"])
+    for number, name in enumerate(market.sector_names):
+        if np.isfinite(within[:, number]).any():
+            rows.append(("sector", name or "unknown", *_ic_row(within[:, number], horizon), None))
+    schema = {"kind": pl.String, "group": pl.String, "days": pl.Int64, "rank_ic": pl.Float64,
+              "rank_ic_t": pl.Float64, "sharpe_net": pl.Float64}  # fmt: skip
+    table = pl.DataFrame(rows, schema=schema, orient="row")
+    return table.select(pl.lit(role.name).alias("role"), pl.lit(horizon, pl.Int64).alias("horizon"), pl.all())
+
+
+def _ic_row(values: Array, horizon: int) -> tuple[int, float | None, float | None]:
+    days = int(np.isfinite(values).sum())
+    return days, mean(values), newey_west_t(values, default_lags(max(days, 1), horizon))
+
+
+def _seed_sharpe(net: Array, periods_per_year: int) -> float | None:
+    return mean_of([metrics.sharpe(values, periods_per_year) for values in net])
+
+
+def _decay(role: Role, horizon: int, facts: dict[str, Array]) -> pl.DataFrame:
+    """`role, horizon, lag, cumulative, marginal, days`: mean over the same dates for every lag."""
+    cumulative, marginal = (over_seeds(facts[name]) for name in ("decay", "marginal"))
+    lags = cumulative.shape[1]
+    return pl.DataFrame(
+        {
+            "role": [role.name] * lags,
+            "horizon": np.full(lags, horizon),
+            "lag": np.arange(1, lags + 1),
+            "cumulative": means(cumulative),
+            "marginal": means(marginal),
+            "days": np.isfinite(cumulative).sum(0),
+        }
+    ).with_columns(pl.col("cumulative", "marginal").fill_nan(None))
+
+
+def _quantiles(role: Role, horizon: int, facts: dict[str, Array]) -> pl.DataFrame:
+    """`role, horizon, quantile, mean_return, excess`: mean forward return, and less the mean of all quantiles."""
+    by_day = over_seeds(facts["quantile"])
+    average = means(by_day)
+    count = len(average)
+    return pl.DataFrame(
+        {
+            "role": [role.name] * count,
+            "horizon": np.full(count, horizon),
+            "quantile": np.arange(1, count + 1),
+            "mean_return": average,
+            "excess": average - average.mean(),
+        }
+    ).with_columns(pl.col("mean_return", "excess").fill_nan(None))
+
+
+def headline(summary: Mapping[tuple[str, int], Mapping[str, Any]], primary_horizon: int) -> dict[str, Any]:
     """`metrics/evaluate.json`: the primary horizon under its role, every horizon under `horizons`."""
-    merged: dict[tuple[str, int], dict[str, Any]] = {}
-    for key, numbers in summary.items():
-        merged[key] = {**numbers, **baselines[key]}
-        oracle = merged[key].get("oracle_rank_ic")
-        if oracle is not None:
-            merged[key]["captured_share"] = merged[key]["rank_ic"] / oracle if oracle > 0 else None
     out: dict[str, Any] = {
-        role: merged[role, primary_horizon] for role in HELD_OUT if (role, primary_horizon) in merged
+        role: summary[role, primary_horizon] for role in HELD_OUT if (role, primary_horizon) in summary
     }
     out["horizons"] = {
-        f"h{horizon}": {role: merged[role, horizon] for role in HELD_OUT if (role, horizon) in merged}
-        for horizon in sorted({horizon for _, horizon in merged})
+        f"h{horizon}": {role: summary[role, horizon] for role in HELD_OUT if (role, horizon) in summary}
+        for horizon in sorted({horizon for _, horizon in summary})
     }
     return out
 
 
-def equity(daily: pl.DataFrame, market: Market, primary_horizon: int, role: str) -> pl.DataFrame:
-    """`date, gross, net, market`: growth of 1 over the role's days, mean over seeds."""
-    rows = daily.filter((pl.col("role") == role) & (pl.col("horizon") == primary_horizon))
-    mean = rows.group_by("date", maintain_order=True).agg(pl.col("gross", "net").mean()).sort("date").drop_nulls()
-    at = np.searchsorted(market.dates, mean["date"].to_numpy().astype("datetime64[D]"))
-    mean = mean.with_columns(market=pl.Series(market.equal_weight()[at]))
-    return mean.select("date", (pl.col("gross", "net", "market") + 1).cum_prod().round(6))
+def valid_plots(report: Report, market: Market, horizon: int) -> tuple[pl.DataFrame, ...]:
+    """What `dvc plots` draws, on the valid blocks and one horizon alone, means over seeds.
 
-
-def cumulative_rank_ic(daily: pl.DataFrame, primary_horizon: int, role: str) -> pl.DataFrame:
-    """`date, rank_ic, cumulative`: the role's daily RankIC, mean over seeds, and its running sum."""
-    rows = daily.filter((pl.col("role") == role) & (pl.col("horizon") == primary_horizon))
-    mean = rows.group_by("date", maintain_order=True).agg(pl.col("rank_ic").mean()).sort("date").drop_nulls()
-    return mean.select("date", pl.col("rank_ic").round(6), cumulative=pl.col("rank_ic").cum_sum().round(6))
-
-
-def _array(series: pl.Series) -> NDArray[np.float64]:
-    return series.cast(pl.Float64).fill_null(np.nan).to_numpy()
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if len(known) == len(values) else None
+    Returns:
+        Equity `date, gross, net, market` (growth of 1), RankIC `date, rank_ic, cumulative`, decay and
+        quantiles as in the report.
+    """
+    decay, quantiles, daily = (
+        table.filter((pl.col("role") == "valid") & (pl.col("horizon") == horizon)).drop("role", "horizon")
+        for table in (report.decay, report.quantiles, report.daily)
+    )
+    series = daily.group_by("date", maintain_order=True).agg(pl.col("gross", "net", "rank_ic").mean()).sort("date")
+    at = np.searchsorted(market.dates, series["date"].to_numpy().astype("datetime64[D]"))
+    series = series.with_columns(market=pl.Series(market.equal_weight[at], dtype=pl.Float64))
+    growth = series.drop_nulls(["gross", "net"]).select("date", (pl.col("gross", "net", "market") + 1).cum_prod())
+    ic = series.drop_nulls("rank_ic").select("date", "rank_ic", cumulative=pl.col("rank_ic").cum_sum())
+    return growth, ic, decay, quantiles

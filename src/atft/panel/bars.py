@@ -105,6 +105,11 @@ def on_grid(bars: pl.DataFrame, max_daily_return: float, news_volume: float) -> 
     return Grid(grid.drop(spent), dates, grid["code"].unique().sort().to_list())
 
 
+def money_traded() -> pl.Expr:
+    """Mean money traded a day over the last 20 days, null below 10 of them; to be taken over the code."""
+    return pl.col("value").rolling_mean(20, min_samples=10)
+
+
 def tradable(min_history: int, min_dollar_volume: float, volume_from: date | None) -> pl.Expr:
     """Whether a stock could be ranked at the close of the date, from what was known by then.
 
@@ -113,8 +118,7 @@ def tradable(min_history: int, min_dollar_volume: float, volume_from: date | Non
     adjusted price level knows the splits to come. Before `volume_from`, the first date with a
     volume, there is nothing to know about them.
     """
-    money = pl.col("value").rolling_mean(20, min_samples=10)
-    traded = ((pl.col("volume") > 0) & (money >= min_dollar_volume)).fill_null(value=False)
+    traded = ((pl.col("volume") > 0) & (money_traded() >= min_dollar_volume)).fill_null(value=False)
     too_early = pl.lit(value=True) if volume_from is None else pl.col("date") < volume_from
     return (
         pl.col("can_trade")

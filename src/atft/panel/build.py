@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from atft.errors import InputError
-from atft.panel.bars import Grid, numbered_labels, on_grid, tradable
+from atft.panel.bars import Grid, money_traded, numbered_labels, on_grid, tradable
 from atft.panel.features import market_beta, prepared
 from atft.panel.labels import forward_return, group_mean, residual_label
 from atft.panel.raw import RawFeatures
@@ -73,7 +73,10 @@ def build_panel(
         raise InputError(f"data.label: {label} needs sectors; map data.file.columns.sector, or choose another label")
     grid = on_grid(bars, max_daily_return, news_volume)
     volume_from = bars.filter(pl.col("volume").is_not_null()).select(pl.col("date").min()).item()
-    grid = grid.with_columns(tradable=tradable(min_history, min_dollar_volume, volume_from))
+    grid = grid.with_columns(
+        tradable=tradable(min_history, min_dollar_volume, volume_from),
+        money_traded=money_traded().over("code").cast(pl.Float32),
+    )
     market = pl.col("daily_return").filter("tradable").mean().over("date").fill_null(0.0)
     grid = grid.with_columns(market=market)
     universe = grid.dense("tradable")
@@ -87,7 +90,7 @@ def build_panel(
     beta = None
     if "beta" in label:
         beta = replace(grid, frame=prepared(grid.frame).select(beta=market_beta(beta_days).over("code"))).dense("beta")
-    by_day = {name: grid.dense(name) for name in ("has_bar", "can_trade", "sector", "industry")}
+    by_day = {name: grid.dense(name) for name in ("has_bar", "can_trade", "money_traded", "sector", "industry")}
     daily_return = np.nan_to_num(grid.dense("daily_return")).astype(np.float32)
     features = make_features(grid, folder)
 

@@ -39,6 +39,7 @@ class Panel:
         daily_return: [T, N] simple, close to close, terminal returns included; 0 without bar.
         has_bar: [T, N] printed a price.
         can_trade: [T, N] printed a price at which one could trade: no halt, not locked at a price limit.
+        money_traded: [T, N] mean money traded a day over the last 20 days; NaN where unknown.
         sector, industry: [T, N] as known that day; an industry belongs to one sector.
     """
 
@@ -57,6 +58,7 @@ class Panel:
     daily_return: NDArray[np.float32]
     has_bar: NDArray[np.bool_]
     can_trade: NDArray[np.bool_]
+    money_traded: NDArray[np.float32]
     sector: NDArray[np.int16]
     industry: NDArray[np.int16]
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import Ridge
 
-from atft.evaluation.metrics import rank_ic
+from atft.evaluation.cross_section import rank_ic
 from atft.graph.snapshots import Snapshots
 from atft.panel.store import Panel
 
@@ -168,11 +168,8 @@ def _labels(panel: Panel, days: Sequence[int]) -> NDArray[np.float32]:
 
 
 def _stop_rank_ic(panel: Panel, days: Sequence[int], score: NDArray[Any], h: int) -> float:
-    """Mean daily RankIC of stacked scores on `days`; 0 where it is undefined, so never the best."""
-    counts = [int(panel.tradable[day].sum()) for day in days]
-    parts = np.split(score, np.cumsum(counts)[:-1])
-    values = [
-        rank_ic(part, panel.forward_return[day][panel.tradable[day], h]) for day, part in zip(days, parts, strict=True)
-    ]
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else 0.0
+    """Mean RankIC of stacked scores on `days`; -1 where none is defined, so never the best."""
+    by_day = np.full((len(days), len(panel.codes)), np.nan, np.float32)
+    by_day[panel.tradable[days]] = score
+    values = rank_ic(by_day, panel.forward_return[days, :, h])
+    return float(np.nanmean(values)) if np.isfinite(values).any() else -1.0

@@ -1,10 +1,12 @@
-"""Predictions as rows: (date, code, horizon, fold, seed, score)."""
+"""Scores of every fold and seed: arrays for the judge, rows (date, code, horizon, fold, seed, score) for people."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
+from atft.evaluation.facts import Scores
 from atft.graph.snapshots import Snapshots
 from atft.panel.store import Panel
 from atft.training.rankers import Manifest, score_ranker
@@ -12,37 +14,38 @@ from atft.training.rankers import Manifest, score_ranker
 SCORED = ("stop", "valid", "test")
 
 
-def predict_fold(
+def score_fold(
     manifest: Manifest, folder: Path, panel: Panel, snapshots: Snapshots, splits: pl.DataFrame, fold: int, seed: int
-) -> pl.DataFrame:
+) -> list[Scores]:
     """Scores of one (fold, seed) on its `stop` and held-out dates, all tradable stocks and horizons."""
-    dates = splits.filter((pl.col("fold") == fold) & pl.col("role").is_in(SCORED))["date"]
-    days = panel.positions(dates)
+    roles = splits.filter((pl.col("fold") == fold) & pl.col("role").is_in(SCORED)).sort("date")
+    days = panel.positions(roles["date"])
     scores = np.stack(list(score_ranker(manifest, folder, panel, snapshots, fold, seed, days.tolist())))
-    day, stock = np.nonzero(panel.tradable[days])
+    out = []
+    for role in SCORED:
+        here = (roles["role"] == role).to_numpy()
+        if here.any():
+            out.append(Scores(role, fold, seed, days[here], scores[here]))
+    return out
+
+
+def prediction_rows(scores: Sequence[Scores], panel: Panel) -> pl.DataFrame:
+    """One row per (fold, seed, horizon, date, code) that was ranked."""
     codes = np.asarray(panel.codes)
-    return pl.concat(
-        pl.DataFrame(
-            {
-                "date": panel.dates[days][day],
-                "code": codes[stock],
-                "horizon": np.full(len(day), horizon),
-                "fold": np.full(len(day), fold),
-                "seed": np.full(len(day), seed),
-                "score": scores[day, stock, h],
-            }
-        )
-        for h, horizon in enumerate(panel.horizons)
-    )
-
-
-def with_returns(predictions: pl.DataFrame, panel: Panel, splits: pl.DataFrame) -> pl.DataFrame:
-    """The predictions with their date's role, the `forward_return` they are judged by and the `label` fitted."""
-    day = panel.positions(predictions["date"])
-    stock = np.searchsorted(np.asarray(panel.codes), predictions["code"].to_numpy().astype(str))
-    horizon = np.searchsorted(np.asarray(sorted(panel.horizons)), predictions["horizon"].to_numpy())
-    horizon = np.argsort(panel.horizons)[horizon]
-    return predictions.with_columns(
-        forward_return=pl.Series(panel.forward_return[day, stock, horizon]),
-        label=pl.Series(panel.label[day, stock, horizon]),
-    ).join(splits, on=["fold", "date"], how="left", maintain_order="left")
+    rows = []
+    for part in scores:
+        day, stock = np.nonzero(np.isfinite(part.score).any(2))
+        rows += [
+            pl.DataFrame(
+                {
+                    "date": panel.dates[part.days][day],
+                    "code": codes[stock],
+                    "horizon": np.full(len(day), horizon),
+                    "fold": np.full(len(day), part.fold),
+                    "seed": np.full(len(day), part.seed),
+                    "score": part.score[day, stock, h],
+                }
+            )
+            for h, horizon in enumerate(panel.horizons)
+        ]
+    return pl.concat(rows)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atft.errors import InputError
-from atft.evaluation.metrics import rank_ic
-from atft.evaluation.portfolio import long_short_weights
+from atft.evaluation.cross_section import rank_ic
+from atft.evaluation.weights import long_short_weights
 from atft.graph.edges import EDGE_FEATURES
 from atft.graph.snapshots import Snapshots
 from atft.model.atft_gat_fan import AtftGatFan, Encoder, block_start
@@ -171,13 +171,9 @@ def score_days(
 
 def _mean_rank_ic(panel: Panel, days: Sequence[int], scores: Sequence[NDArray[np.float32]]) -> float:
     """Mean RankIC over days and horizons; -1 where none is defined, so never the best."""
-    values = [
-        rank_ic(score[:, h], panel.forward_return[day, :, h])
-        for day, score in zip(days, scores, strict=True)
-        for h in range(score.shape[1])
-    ]
-    known = [value for value in values if value is not None]
-    return float(np.mean(known)) if known else -1.0
+    by_day = np.stack(scores)
+    values = np.array([rank_ic(by_day[:, :, h], panel.forward_return[days, :, h]) for h in range(by_day.shape[2])])
+    return float(np.nanmean(values)) if np.isfinite(values).any() else -1.0
 
 
 def _mean_turnover(scores: Sequence[NDArray[np.float32]], quantile: float = 0.1) -> float:

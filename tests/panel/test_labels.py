@@ -1,16 +1,11 @@
-"""Labels that could be traded, and sides of a split that never overlap."""
-
-from datetime import date, timedelta
+"""Labels that could be traded."""
 
 import numpy as np
-import polars as pl
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atft.errors import InputError
 from atft.panel.labels import forward_return, residual_label
-from atft.panel.splits import walk_forward
 
 
 def test_a_label_is_the_return_of_a_position_entered_a_day_later() -> None:
@@ -79,50 +74,3 @@ def test_neutral_labels_carry_neither_sector_nor_market(seed: int, stocks: int, 
         assert np.isnan(members).all() if len(members) == 1 else np.allclose(members.mean(0), 0, atol=1e-5)
     moved = residual_label(returns + 0.5 * beta[:, None], beta, None)
     np.testing.assert_allclose(moved, residual_label(returns, beta, None), atol=1e-4)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    st.integers(150, 500),
-    st.integers(1, 4),
-    st.integers(1, 3),
-    st.integers(25, 60),
-    st.integers(5, 30),
-    st.integers(1, 20),
-)
-def test_labels_of_two_sides_never_overlap(
-    days: int, valid: int, test: int, block: int, stop: int, horizon: int
-) -> None:
-    purge = horizon + 1
-    dates = [date(2020, 1, 1) + timedelta(days=d) for d in range(days)]
-    try:
-        splits = walk_forward(dates, 10, valid, test, block, stop, purge, 20)
-    except InputError:
-        assume(False)
-    held_out_from = {"valid": days, "test": days}
-    for _, fold in splits.group_by("fold", maintain_order=True):
-        at = {
-            role: [(day - dates[0]).days for day in fold.filter(pl.col("role") == role)["date"]]
-            for role in ("train", "stop", "valid", "test")
-        }
-        # The last price a label touches lies before the first date of the next side.
-        held_out = at["valid"] + at["test"]
-        assert max(at["train"]) + 1 + horizon < min(at["stop"])
-        assert max(at["stop"]) + 1 + horizon < min(held_out)
-        for role in held_out_from:
-            held_out_from[role] = min([held_out_from[role], *at[role]])
-    last_valid = splits.filter(pl.col("role") == "valid")["date"].max()
-    assert (last_valid - dates[0]).days + 1 + horizon < held_out_from["test"]
-    held = splits.filter(pl.col("role").is_in(["valid", "test"]))
-    assert held["date"].n_unique() == len(held)
-
-
-def test_blocks_by_first_day() -> None:
-    dates = [date(2020, 1, 1) + timedelta(days=d) for d in range(400)]
-    splits = walk_forward(dates, 0, [date(2020, 9, 1)], [date(2020, 11, 1), date(2021, 1, 1)], 1, 30, 21, 50)
-    blocks = splits.filter(pl.col("role").is_in(["valid", "test"])).group_by("fold", maintain_order=True)
-    assert [(role["role"][0], str(role["date"].min()), str(role["date"].max())) for _, role in blocks] == [
-        ("valid", "2020-09-01", "2020-10-10"),
-        ("test", "2020-11-01", "2020-12-31"),
-        ("test", "2021-01-01", "2021-02-03"),
-    ]

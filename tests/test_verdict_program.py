@@ -1,0 +1,210 @@
+"""`python src/verdict.py` on a repository without data: what it reads, what it keeps, what it refuses."""
+
+import json
+import re
+import subprocess
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from atft.evaluation.ledger import read_ledger
+from atft.evaluation.verdict_page import failed_experiments
+
+ROOT = Path(__file__).parents[1]
+SEEDS, DAYS = 5, 120
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def verdict(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, ROOT / "src/verdict.py", *arguments], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+def judged(folder: Path, *arguments: str) -> list[dict]:
+    result = verdict(folder, *arguments, "--format", "json")
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def daily(shift: float, seed: int = 0, test_shift: float = 0.0) -> pl.DataFrame:
+    """Series of five seeds on a valid and a test block, the RankIC moved by `shift`."""
+    rng = np.random.default_rng(7)
+    own = np.random.default_rng(seed + 100)
+    parts = []
+    for role, start, moved in (("valid", 0, shift), ("test", DAYS, test_shift)):
+        for one in range(SEEDS):
+            ic = rng.normal(0.02, 0.1, DAYS) + own.normal(moved, 0.02, DAYS)
+            net = rng.normal(0.0, 0.01, DAYS) + own.normal(0.0, 0.001, DAYS)
+            columns = {"role": role, "horizon": 5, "seed": one, "fold": int(role == "test")}
+            days = [date(2015, 1, 1) + timedelta(days=start + i) for i in range(DAYS)]
+            parts.append(pl.DataFrame({"date": days, "rank_ic": ic, "net": net}).with_columns(
+                **{key: pl.lit(value) for key, value in columns.items()}
+            ))  # fmt: skip
+    return pl.concat(parts).with_columns(pl.col(pl.Float64).round(6))
+
+
+def write(folder: Path, table: pl.DataFrame, optimizer: str) -> None:
+    (folder / "metrics").mkdir(exist_ok=True)
+    table.write_csv(folder / "metrics/daily.csv")
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    params["train"]["optimizer"] = optimizer
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    (folder / "metrics/evaluate.json").write_text(json.dumps({"valid": {"stocks_per_day": 143.0}}))
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """main; a branch `better`; DVC experiments `null` and `ruin`; twins of one name; a model that says nothing."""
+    git(tmp_path, "init", "-qb", "main")
+    git(tmp_path, "config", "user.name", "t")
+    git(tmp_path, "config", "user.email", "t@t")
+    write(tmp_path, daily(0.0), "adamw")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "base")
+    main = git(tmp_path, "rev-parse", "HEAD")
+    silent = daily(0.0).with_columns(rank_ic=pl.lit(None, pl.Float64))
+    trials = {
+        "better": daily(0.03, 1), "null": daily(0.0, 2), "ruin": daily(-0.03, 3), "twin": daily(0.0, 4), "silent": silent,
+    }  # fmt: skip
+    for name, table in trials.items():
+        git(tmp_path, "checkout", "-q", "--detach", main)
+        write(tmp_path, table, "adabelief")
+        git(tmp_path, "commit", "-qam", name)
+        git(tmp_path, "update-ref", f"refs/exps/{main[:2]}/{main[2:]}/{name}", "HEAD")
+        if name == "twin":
+            git(tmp_path, "update-ref", f"refs/exps/ff/{main[2:]}/{name}", "HEAD")
+    git(tmp_path, "checkout", "-q", "main")
+    return tmp_path
+
+
+def resolved(folder: Path, experiment: str) -> str:
+    return git(folder, "for-each-ref", "--format=%(objectname)", f"refs/exps/**/{experiment}")
+
+
+def test_experiments_are_judged_together_from_git_alone(repository: Path) -> None:
+    better, null, ruin = judged(repository, "main", "better", "null", "ruin")
+    assert (better["verdict"], null["verdict"], ruin["verdict"]) == ("accepted", "unresolved", "rejected")
+    assert better["changes"] == "train.optimizer: adamw -> adabelief"
+    assert better["rank_ic"]["difference"] == pytest.approx(0.03, abs=0.005)
+    assert better["time_ratio"] is None
+    assert null["needs"] or null["rank_ic"]["difference"] <= 0
+
+
+def test_test_is_never_read(repository: Path) -> None:
+    """Whatever happens on the test block, the verdict is the same to the last character; asked for it, it refuses."""
+    before = verdict(repository, "main", "better", "--format", "json").stdout
+    git(repository, "checkout", "-q", resolved(repository, "better"))
+    write(repository, daily(0.03, 1, test_shift=5.0), "adabelief")
+    git(repository, "commit", "-qam", "the same, brilliant on test")
+    git(repository, "branch", "brilliant")
+    git(repository, "checkout", "-q", "main")
+    for file in (repository / "metrics/ledger").iterdir():
+        file.unlink()
+    assert verdict(repository, "main", "brilliant", "--format", "json").stdout == before.replace("better", "brilliant")
+    refused = verdict(repository, "main", "better", "--role", "test")
+    assert refused.returncode == 1
+    assert "reads `valid` alone" in refused.stderr
+    write(repository, daily(0.0).filter(pl.col("role") == "test"), "adamw")
+    assert "has no `valid` rows" in verdict(repository, "main", "workspace").stderr
+
+
+def test_a_second_look_changes_nothing_and_spends_nothing(repository: Path) -> None:
+    first = judged(repository, "main", "null")
+    kept = sorted(file.name for file in (repository / "metrics/ledger").iterdir())
+    assert judged(repository, "main", "null") == first
+    assert sorted(file.name for file in (repository / "metrics/ledger").iterdir()) == kept
+    (later,) = judged(repository, "main", "better")
+    assert later["order"] == 1
+    assert later["level"] == pytest.approx(0.05 * (1 / 2 - 1 / 3))
+    assert judged(repository, "main", "null", "better")[0]["level"] == first[0]["level"]
+
+
+def test_the_ledger_keeps_failures_and_feeds_the_deflation(repository: Path) -> None:
+    (crash,) = judged(repository, "main", "--failed", "shampoo=loss not finite")
+    assert crash["verdict"] == "failed"
+    (silent,) = judged(repository, "main", "silent")
+    assert silent["verdict"] == "failed"
+    (null,) = judged(repository, "main", "null")
+    assert null["order"] == 2
+    assert null["trials"] == 4  # the base, both failures and itself
+    (better,) = judged(repository, "main", "better")
+    assert better["trials"] == 5
+    assert 0 < better["deflated_sharpe"] < 1
+    assert 0 <= better["overfitting"] <= 1
+    rows = read_ledger(repository / "metrics/ledger")
+    assert [row.verdict for row in rows if not row.is_base] == ["failed", "failed", null["verdict"], "accepted"]
+    assert {row.name for row in rows} == {"main", "shampoo", "silent", "null", "better"}
+
+
+def test_a_verdict_can_be_derived_again_from_the_ledger_alone(repository: Path) -> None:
+    (first,) = judged(repository, "main", "better")
+    (row,) = [row for row in read_ledger(repository / "metrics/ledger") if not row.is_base]
+    (again,) = judged(repository, f"ledger:{row.base}", f"ledger:{row.trial}")
+    for key in ("verdict", "p", "level", "rank_ic"):
+        assert again[key] == first[key], key
+
+
+def test_git_checkout_does_not_lose_a_trial(repository: Path) -> None:
+    judged(repository, "main", "null")
+    git(repository, "checkout", ".")
+    assert len(read_ledger(repository / "metrics/ledger")) == 2
+
+
+def test_the_log_gets_the_entry_and_the_failures_their_page(repository: Path) -> None:
+    (repository / "docs").mkdir()
+    (repository / "docs/log.md").write_text("# Log\n\n## 2020-01-01 An older entry\n\nText.\n")
+    assert verdict(repository, "main", "better", "ruin", "--log").returncode == 0
+    log = (repository / "docs/log.md").read_text()
+    assert log.startswith("# Log\n\n## 2020-01-01 An older entry\n\nText.\n\n## 20")
+    assert re.search(r"## \d{4}-\d\d-\d\d better against main: accepted", log)
+    failed = (repository / "docs/failed_experiments.md").read_text()
+    assert "ruin against main: rejected" in failed
+    assert "better" not in failed
+    assert failed == failed_experiments(log)
+
+
+def test_the_repositorys_own_failures_are_up_to_date() -> None:
+    assert (ROOT / "docs/failed_experiments.md").read_text() == failed_experiments((ROOT / "docs/log.md").read_text())
+
+
+def test_every_form_says_the_same(repository: Path) -> None:
+    plain = verdict(repository, "main", "ruin").stdout
+    marked = verdict(repository, "main", "ruin", "--format", "markdown").stdout
+    for text in (plain, marked):
+        assert "ruin against main: rejected" in text
+        assert "rank_ic (h=5)" in text
+        assert "training time: not measured" in text
+    assert marked.count("| --- |") >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["main", "nowhere"], "nowhere: no such revision or experiment"),
+        (["main", "twin"], "twin: several experiments have this name"),
+        (["main"], "no candidate given"),
+        (["main", "ledger:feed"], "no such trial"),
+    ],
+)
+def test_a_mistake_is_one_line(repository: Path, arguments: list[str], says: str) -> None:
+    result = verdict(repository, *arguments)
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert says in result.stderr
+    assert not (repository / "metrics/ledger").exists()
+
+
+def test_the_files_as_they_are_now_can_be_judged(repository: Path) -> None:
+    write(repository, daily(0.03, 1), "shampoo")
+    (found,) = judged(repository, "main", "workspace")
+    assert found["verdict"] == "accepted"
+    assert found["changes"] == "train.optimizer: adamw -> shampoo"
