@@ -1,5 +1,6 @@
 """Small markets, built once."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,10 +15,29 @@ from atft.graph.snapshots import HierarchicalGraphBuilder, Snapshots, read_snaps
 from atft.panel.build import Built, build_panel
 from atft.panel.raw import library_features
 from atft.panel.simulate import SimulatedMarket, simulate_market
-from atft.panel.sources import complete
+from atft.panel.sources import OPTIONAL, REQUIRED, complete, load_bars
 from atft.panel.store import Panel, read_panel
 
 FAMILIES = ["momentum", "shape", "volatility", "volume", "relative", "market"]
+_FOLDER = os.environ.get("ATFT_REAL_PANELS", "")
+REAL_PANELS = sorted(Path(_FOLDER).glob("*.parquet")) if _FOLDER else []
+needs_real_panels = pytest.mark.skipif(
+    not REAL_PANELS, reason="set ATFT_REAL_PANELS to a folder of Parquet files with daily bars"
+)
+
+
+def real_bars(file: Path) -> pl.DataFrame:
+    """The daily bars of one of `REAL_PANELS`."""
+    columns = {name: name for name in (*REQUIRED, "sector", "industry")} | dict.fromkeys(OPTIONAL[2:])
+    return load_bars(file.parent, file.name, columns, None)
+
+
+def mean_rank_ic(rows: pl.DataFrame, min_names: int = 20) -> float:
+    """Mean over dates of the rank correlation of `score` and `forward_return` in rows of (date, stock)."""
+    known = rows.with_columns(pl.col("score", "forward_return").fill_nan(None)).drop_nulls(["score", "forward_return"])
+    ic = pl.corr("score", "forward_return", method="spearman")
+    by_date = known.group_by("date").agg(ic=ic, stocks=pl.len()).filter(pl.col("stocks") >= min_names)
+    return by_date["ic"].fill_nan(None).mean()
 
 
 def set_knobs(params: dict[str, Any], knobs: dict[str, Any]) -> None:

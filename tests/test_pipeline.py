@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).parents[1]
+ACTIVATED = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 DECLARATIONS = {"src/atft/config.py", "src/atft/paths.py"}
 
 
@@ -146,7 +147,7 @@ def run(folder: Path, *command: str, environment: dict[str, str] | None = None) 
         name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "MKL_", "POLARS_", "DVC_"))
     }
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, env=clean | (environment or {}), check=False
+        command, cwd=folder, capture_output=True, text=True, env=clean | (environment or {}), check=False, timeout=400
     )
 
 
@@ -254,7 +255,7 @@ def test_variants_stand_beside_the_baseline_with_other_metrics(clone: Path) -> N
     dvc(clone, "exp", "run", "-n", "rival", "-S", "train.model=ridge")
     run(clone, "git", "checkout", "-q", ".")
     dvc(clone, "exp", "run", "-n", "belief", "--queue", "-S", "train.optimizer=adabelief", "-S", "train.lr=1e-5")
-    dvc(clone, "exp", "run", "--run-all")
+    dvc(clone, "exp", "run", "--run-all", environment=ACTIVATED)  # its workers look for dvc on the path
     shown = json.loads(dvc(clone, "exp", "show", "--json"))
     found: dict[str, float] = {}
 
@@ -296,7 +297,7 @@ def test_a_pull_request_is_reviewed_on_a_clone_without_data(clone: Path, tmp_pat
     steps = yaml.safe_load((ROOT / ".github/workflows/review.yml").read_text())["jobs"]["review"]["steps"]
     commands = [step["run"] for step in steps if "run" in step]
     environment = {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        **ACTIVATED,
         "GITHUB_BASE_REF": base,
         "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
     }

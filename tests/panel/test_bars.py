@@ -1,6 +1,7 @@
 """Corporate actions, halts, price limits and labels count from the day they are known."""
 
 import numpy as np
+import pandas as pd
 import polars as pl
 import pytest
 
@@ -143,3 +144,21 @@ def test_an_industry_belongs_to_one_sector(bars: pl.DataFrame) -> None:
 def test_data_without_volumes_is_ranked_without_them(bars: pl.DataFrame) -> None:
     panel = panel_of(bars.with_columns(volume=pl.lit(None, pl.Float64)))
     assert panel.tradable[100:].mean() > 0.7
+
+
+def test_money_traded_is_pandas_rolling_mean_of_twenty_days(bars: pl.DataFrame) -> None:
+    """Close times volume; a day without a bar is no day without trades, and ten of the twenty are needed."""
+    panel = panel_of(bars)
+    value = np.full(panel.has_bar.shape, np.nan)
+    stock = np.searchsorted(np.array(panel.codes), bars["code"].to_numpy().astype(str))
+    value[panel.positions(bars["date"]), stock] = (bars["close"] * bars["volume"]).to_numpy()
+    expected = pd.DataFrame(value).rolling(20, min_periods=10).mean()
+    np.testing.assert_allclose(panel.money_traded, expected, rtol=1e-5)
+    assert np.isnan(panel.money_traded).any()
+    assert panel.money_traded.dtype == np.float32
+
+
+def test_money_traded_is_what_the_vendor_says_where_it_does(bars: pl.DataFrame) -> None:
+    plain = panel_of(bars)
+    said = panel_of(bars.with_columns(traded_value=2 * pl.col("close") * pl.col("volume")))
+    np.testing.assert_allclose(said.money_traded, 2 * plain.money_traded, rtol=1e-5)

@@ -48,7 +48,8 @@ def changes_of_the_past(build: Callable[[pl.DataFrame], Panel], bars: pl.DataFra
     before, after = build(bars), build(with_another_future(bars))
     past = slice(0, T + 1)
     found = []
-    for name in ("features", "tradable", "has_bar", "can_trade", "daily_return", "sector", "industry"):
+    arrays = ("tradable", "has_bar", "can_trade", "daily_return", "money_traded", "sector", "industry")
+    for name in ("features", *arrays):
         one, two = getattr(before, name)[past], getattr(after, name)[past]
         if name == "features":
             found += [
@@ -56,7 +57,7 @@ def changes_of_the_past(build: Callable[[pl.DataFrame], Panel], bars: pl.DataFra
                 for i, column in enumerate(before.feature_names)
                 if not np.array_equal(one[..., i], two[..., i], equal_nan=True)
             ]
-        elif not np.array_equal(one, two):
+        elif not np.array_equal(one, two, equal_nan=True):
             found.append(name)
     return found
 

@@ -1,29 +1,23 @@
 """Real panels survive with their defects, and hide no look-ahead. They are not in the repository."""
 
-import os
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
 from atft.panel import features
-from atft.panel.sources import OPTIONAL, REQUIRED, load_bars
-from conftest import panel_of
+from conftest import REAL_PANELS, needs_real_panels, panel_of, real_bars
 from panel.test_features import changes_of_the_past
 
 EVERYTHING = [*features.FAMILIES, "relative", "market"]
-FOLDER = os.environ.get("ATFT_REAL_PANELS", "")
-FILES = sorted(Path(FOLDER).glob("*.parquet")) if FOLDER else []
 
-pytestmark = pytest.mark.skipif(not FILES, reason="set ATFT_REAL_PANELS to a folder of Parquet files with daily bars")
+pytestmark = needs_real_panels
 
 
-@pytest.fixture(params=FILES, ids=lambda file: file.stem)
+@pytest.fixture(params=REAL_PANELS, ids=lambda file: file.stem)
 def bars(request: pytest.FixtureRequest) -> pl.DataFrame:
-    columns = {name: name for name in (*REQUIRED, "sector", "industry")} | dict.fromkeys(OPTIONAL[2:])
-    frame = load_bars(request.param.parent, request.param.name, columns, None)
+    frame = real_bars(request.param)
     return frame.filter(pl.col("date") < frame["date"].unique().sort()[220])
 
 

@@ -6,12 +6,11 @@ import polars as pl
 import pytest
 from sklearn.linear_model import Ridge
 
-from atft.evaluation.metrics import daily_ic
 from atft.graph.snapshots import Snapshots
 from atft.panel.simulate import PARTS, STRENGTH, TARGET_IC, SimulatedMarket, simulate_market
 from atft.panel.store import Panel
 from atft.training.baselines import design
-from conftest import panel_of, world_of
+from conftest import mean_rank_ic, panel_of, world_of
 
 DAYS, STOCKS = 1000, 160
 
@@ -28,7 +27,7 @@ def joined(market: SimulatedMarket, horizon: int) -> pl.DataFrame:
 
 
 def rank_ic_of(frame: pl.DataFrame, score: str) -> float:
-    return daily_ic(frame.with_columns(score=score), ["date"])["rank_ic"].mean()
+    return mean_rank_ic(frame.with_columns(score=score))
 
 
 @pytest.mark.parametrize("market", ["standard", "hard"])
@@ -96,7 +95,7 @@ def fitted(panel: Panel, snapshots: Snapshots, kind: str, neighbor_means: bool, 
     dates = np.concatenate([np.full(panel.tradable[day].sum(), day) for day in held_out])
     returns = np.concatenate([panel.forward_return[day][panel.tradable[day], 0] for day in held_out])
     frame = pl.DataFrame({"date": dates, "score": score, "forward_return": returns})
-    return daily_ic(frame, ["date"])["rank_ic"].mean()
+    return mean_rank_ic(frame)
 
 
 def test_each_rival_catches_a_part_and_neighbours_help(
@@ -115,7 +114,7 @@ def test_each_rival_catches_a_part_and_neighbours_help(
         }
     )
     found = {
-        "reversal": daily_ic(frame, ["date"])["rank_ic"].mean(),
+        "reversal": mean_rank_ic(frame),
         "ridge": fitted(panel, snapshots, "ridge", False),
         "lightgbm": fitted(panel, snapshots, "lightgbm", False),
         "lightgbm and neighbours": fitted(panel, snapshots, "lightgbm", True),

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from skfolio.model_selection import CombinatorialPurgedCV, WalkForward
 
 from atft.errors import InputError
-from atft.panel.splits import make_splits, train_positions
+from atft.panel.splits import follow_in_time, make_splits, train_positions
 
 VECTORS = json.loads((Path(__file__).parents[1] / "evaluation" / "vectors.json").read_text())
 Block = tuple[int, int]
@@ -187,6 +187,23 @@ def test_folds_as_drawn(scheme: Any) -> None:
     dates = weekdays(41)
     splits = make_splits(dates, 0, scheme, 2, 1, **SMALL)
     assert drawn(splits, dates) == [line[8:] for line in DRAWN[scheme].splitlines()[1:-1]]
+
+
+@pytest.mark.parametrize("scheme", DRAWN)
+def test_valid_blocks_follow_what_was_learned_in_walk_forward_alone_and_test_blocks_always(scheme: Any) -> None:
+    """A purged fold learned from dates after it: nobody could have traded its scores."""
+    splits = make_splits(weekdays(41), 0, scheme, 2, 1, **SMALL)
+    assert follow_in_time(splits, "valid") == (scheme != "purged_kfold")
+    assert follow_in_time(splits, "test")
+
+
+@pytest.mark.parametrize("role", ["train", "stop"])
+def test_one_later_day_learned_from_is_enough_not_to_follow(role: str) -> None:
+    splits = make_splits(weekdays(41), 0, "expanding", 2, 1, **SMALL)
+    last = splits.filter(pl.col("role") == "valid")["date"].max()
+    later = pl.DataFrame({"fold": [1], "date": [last + timedelta(days=1)], "role": [role]}, schema=splits.schema)
+    assert not follow_in_time(pl.concat([splits, later]), "valid")
+    assert follow_in_time(pl.concat([splits, later]), "test")
 
 
 def test_stop_goes_behind_the_block_where_too_little_training_would_remain_before_it() -> None:

@@ -35,6 +35,7 @@ def test_every_array_comes_back(tmp_path: Path) -> None:
         "daily_return": rng.normal(size=(5, 7)).astype(np.float32), "has_bar": rng.random((5, 7)) < 0.5,
         "can_trade": rng.random((5, 7)) < 0.5, "sector": rng.integers(0, 9, (5, 7)).astype(np.int16),
         "industry": rng.integers(0, 9, (5, 7)).astype(np.int16),
+        "money_traded": rng.normal(size=(5, 7)).astype(np.float32),
     }  # fmt: skip
     facts = {
         name: list("abc") for name in ("codes", "sector_names", "industry_names", "feature_names", "market_features")

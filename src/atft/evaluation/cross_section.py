@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from atft.panel.ordering import average_ranks
+from atft.panel.ordering import average_ranks, order_rows
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
@@ -131,7 +131,7 @@ def precision(score: Single, returns: Single, names: int) -> Array:
     the lower column. NaN with fewer than `names` stocks and where all scores are equal.
     """
     known = np.isfinite(score) & np.isfinite(returns)
-    best = np.argsort(-np.where(known, score, -np.inf), axis=1, kind="stable")[:, :names]
+    best = order_rows(np.where(known, -score, np.float32(np.nan))).place[:, :names]
     chosen = np.take_along_axis(returns, best, 1)
     enough = (known.sum(1) >= names) & ~all_equal(score, known) & (chosen.shape[1] == names)
     ordered = np.sort(np.where(known, returns, np.inf), axis=1)

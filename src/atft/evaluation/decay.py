@@ -35,8 +35,8 @@ def decay_rank_ic(
     ranked = [centred_ranks(np.ascontiguousarray(scores[:, :, h]), known) for h in range(scores.shape[2])]
     start = market.log_growth[entry]
     for lag in range(1, lags + 1):
-        # Rounded, so that prices that have not moved tie.
-        grown = np.round(market.log_growth[entry + lag] - start, 9).astype(np.float32)
+        # Rounded to what single-precision returns can tell, so that prices that are back where they were tie.
+        grown = np.round(market.log_growth[entry + lag] - start, 7).astype(np.float32)
         for out, returns in ((cumulative, grown), (marginal, market.daily_return[entry + lag])):
             ranks = centred_ranks(returns, known)
             for h, score in enumerate(ranked):

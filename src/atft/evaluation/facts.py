@@ -157,7 +157,8 @@ def book_facts(pool: Executor, role: Role, market: Market, rules: Rules) -> dict
 
 
 def _one_book(market: Market, role: Role, score: Single, horizon: int, rules: Rules) -> dict[str, Array]:
-    long_short = book_of(market, role, score, horizon, rules)
+    target = _wanted(market, role, score, horizon, rules)
+    long_short = _held(market, role, target, horizon, rules)
     long_only = book_of(market, role, score, horizon, rules, long_only=True)
     # Weights were set at the close of the day before: they are held against what was known then.
     before = np.maximum(np.arange(role.span.start, role.span.stop) - 1, 0)
@@ -166,7 +167,7 @@ def _one_book(market: Market, role: Role, score: Single, horizon: int, rules: Ru
         "gross": long_short.gross,
         "net": long_short.net(rules.cost_bps),
         "turnover": long_short.turnover,
-        "turnover_sleeves": book_of(market, role, score, horizon, rules, netted=False).turnover,
+        "turnover_sleeves": _held(market, role, target, horizon, rules, netted=False).turnover,
         "beta_held": (long_short.held * np.nan_to_num(market.beta[before], nan=1.0)).sum(1, dtype=np.float64),
         "sector_held": long_short.sector_exposure(market.sector[before], len(market.sector_names)),
         "held_names": np.where(np.isfinite(long_short.gross), held.sum(1), np.nan),
@@ -185,21 +186,17 @@ def _median(values: Single, where: NDArray[np.bool_]) -> Array:
     return np.array([np.median(row[here]) if here.any() else np.nan for row, here in zip(values, known, strict=True)])
 
 
-def book_of(
-    market: Market,
-    role: Role,
-    score: Single,
-    horizon: int,
-    rules: Rules,
-    *,
-    long_only: bool = False,
-    netted: bool = True,
-) -> Book:
+def book_of(market: Market, role: Role, score: Single, horizon: int, rules: Rules, *, long_only: bool = False) -> Book:
     """The book of one score through the role's blocks, which follow each other; [day of the span]."""
+    return _held(market, role, _wanted(market, role, score, horizon, rules, long_only=long_only), horizon, rules)
+
+
+def _wanted(market: Market, role: Role, score: Single, horizon: int, rules: Rules, *, long_only: bool = False) -> Array:
+    """Weights the score of each day asks for. [day of the span, stock]"""
     span = role.span
     whole = np.full((span.stop - span.start, len(market.codes)), np.nan, np.float32)
     whole[role.days - span.start] = score
-    target = target_weights(
+    return target_weights(
         whole,
         quantile=rules.quantile,
         horizon=horizon,
@@ -210,6 +207,10 @@ def book_of(
         beta=market.beta[span],
         sector=market.sector[span],
     )
+
+
+def _held(market: Market, role: Role, target: Array, horizon: int, rules: Rules, *, netted: bool = True) -> Book:
+    span = role.span
     return tranche_book(
         target,
         market.daily_return[span],

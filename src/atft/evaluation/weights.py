@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atft.evaluation.cross_section import centred_ranks
+from atft.panel.ordering import order_rows
 
 Array = NDArray[np.float64]
 Single = NDArray[np.float32]
@@ -16,7 +17,8 @@ def long_short_weights(score: NDArray[np.floating], quantile: float) -> Array:
     where every score ties: a constant is no opinion.
     """
     weights = np.zeros(len(score))
-    bottom, top = _extremes(score, quantile)
+    known = np.flatnonzero(np.isfinite(score))
+    bottom, top = _extremes(score, known[np.argsort(score[known], kind="stable")], quantile)
     weights[bottom] -= 0.5 / max(len(bottom), 1)
     weights[top] += 0.5 / max(len(top), 1)
     return weights
@@ -50,11 +52,13 @@ def target_weights(
     """
     days, stocks = score.shape
     ranked = _smoothed(score, smoothing) if smoothing else score
+    order = order_rows(np.where(np.isfinite(ranked), ranked, np.nan).astype(np.float32, copy=False))
     weights = np.zeros((days, stocks))
     members: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
     for day in range(days):
         held = members[day - horizon] if exit_quantile > quantile and day >= horizon else None
-        bottom, top = _extremes(ranked[day], quantile, held, exit_quantile)
+        ascending = order.place[day, : order.known[day]].astype(np.int64)
+        bottom, top = _extremes(ranked[day], ascending, quantile, held, exit_quantile)
         members.append((bottom, top))
         if not len(top):
             continue
@@ -73,20 +77,23 @@ def target_weights(
 
 def _extremes(
     score: NDArray[np.floating],
+    order: NDArray[np.int64],
     quantile: float,
     held: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None,
     exit_quantile: float = 0.0,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Numbers of the stocks at the bottom and at the top; both empty where there is no opinion."""
-    known = np.flatnonzero(np.isfinite(score))
-    side = int(np.floor(len(known) * quantile + 1e-9))
-    if side == 0 or np.ptp(score[known]) == 0:
-        return known[:0], known[:0]
-    order = known[np.argsort(score[known], kind="stable")]
+    """Numbers of the stocks at the bottom and at the top; both empty where there is no opinion.
+
+    Args:
+        order: Numbers of the ranked stocks, lowest score first.
+    """
+    side = int(np.floor(len(order) * quantile + 1e-9))
+    if side == 0 or score[order[0]] == score[order[-1]]:
+        return order[:0], order[:0]
     bottom, top = order[:side], order[-side:]
     if held is None:
         return bottom, top
-    band = min(max(int(np.floor(len(known) * exit_quantile + 1e-9)), side), len(order) - side)
+    band = min(max(int(np.floor(len(order) * exit_quantile + 1e-9)), side), len(order) - side)
     return _kept(order[:band], held[0], side), _kept(order[::-1][:band], held[1], side)
 
 
