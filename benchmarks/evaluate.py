@@ -147,7 +147,7 @@ def long_frame(role: Role, market: Market) -> Frame:
         columns[f"return_{horizon}"] = market.forward_return[days, :, h]
     for lag in range(1, max(market.horizons) + 1):
         known = market.can_trade[entry] & (market.has_bar[entry + lag] | market.gone[entry + lag])
-        grown = np.round(market.log_growth[entry + lag] - market.log_growth[entry], 9)
+        grown = np.round(market.log_growth[entry + lag] - market.log_growth[entry], 7)
         columns[f"cumulative_{lag}"] = np.where(known, grown, np.nan).astype(np.float32)
         columns[f"marginal_{lag}"] = np.where(known, market.daily_return[entry + lag], np.nan)
     index = pd.MultiIndex.from_product([market.dates[days], market.codes], names=["date", "asset"])

@@ -73,7 +73,8 @@ def repository(tmp_path: Path) -> Path:
     main = git(tmp_path, "rev-parse", "HEAD")
     silent = daily(0.0).with_columns(rank_ic=pl.lit(None, pl.Float64))
     trials = {
-        "better": daily(0.03, 1), "null": daily(0.0, 2), "ruin": daily(-0.03, 3), "twin": daily(0.0, 4), "silent": silent,
+        "better": daily(0.03, 1), "null": daily(0.0, 2), "ruin": daily(-0.03, 3), "twin": daily(0.0, 4),
+        "silent": silent,
     }  # fmt: skip
     for name, table in trials.items():
         git(tmp_path, "checkout", "-q", "--detach", main)
