@@ -334,3 +334,18 @@ def test_a_role_that_learned_from_later_days_gets_no_portfolio(clone: Path) -> N
     assert found["valid"]["sharpe"] is None
     assert found["valid"]["max_drawdown"] is None
     assert found["test"]["sharpe"] is not None
+
+
+def leaves(node: dict[str, Any]) -> set[str]:
+    """Names of all numbers below a node, whatever stands above them."""
+    return {
+        name for key, value in node.items() for name in (leaves(value) | {key} if isinstance(value, dict) else {key})
+    }
+
+
+def test_every_number_is_defined_on_the_page_of_numbers() -> None:
+    page = (ROOT / "docs/numbers.md").read_text()
+    used = leaves(json.loads((ROOT / "metrics/evaluate.json").read_text())["valid"])
+    stems = {name.removesuffix("_t").removesuffix("_low").removesuffix("_high") for name in used}
+    missing = {name for name in stems if f"`{name}`" not in page and not name.startswith(("sees_", "bps"))}
+    assert missing == set()
