@@ -119,21 +119,30 @@ def judged(base: Trial, candidates: list[Trial], level: float) -> list[verdict_p
     found = {j.candidate.name: j for j in judge(base, new, ledger.spend(level, before, max(len(new), 1)))}
     today = datetime.now(tz=UTC).date()
     ledger.add(paths.LEDGER, ledger.row_of(None, base, base, today, before, 0, ""), base)
-    entries = []
+    said = []
     for candidate in candidates:
-        changes = verdict_page.changed_knobs(base.params, candidate.params) if candidate.params and base.params else ""
         row = known.get(pair[candidate.name])
         if row is None:
             judgement = found[candidate.name]
+            changes = (
+                verdict_page.changed_knobs(base.params, candidate.params) if base.params and candidate.params else ""
+            )
             row = ledger.row_of(judgement, candidate, base, today, before, len(new), changes)
             ledger.add(paths.LEDGER, row, candidate)
         else:
             judgement = repeated(judge(base, [candidate], row.level or 0.0)[0], row)
-        search = (
-            None if candidate.failed else ledger.search_of(paths.LEDGER, ledger.read_ledger(paths.LEDGER), candidate)
+        said.append((judgement, row))
+    rows = ledger.read_ledger(paths.LEDGER)
+    return [
+        verdict_page.Entry(
+            base,
+            judgement,
+            None if row.verdict == "failed" else ledger.search_of(paths.LEDGER, rows, judgement.candidate),
+            row.order,
+            row.changes,
         )
-        entries.append(verdict_page.Entry(base, judgement, search, row.order, row.changes))
-    return entries
+        for judgement, row in said
+    ]
 
 
 def repeated(judgement: Judgement, row: ledger.Row) -> Judgement:

@@ -98,6 +98,7 @@ def test_experiments_are_judged_together_from_git_alone(repository: Path) -> Non
     assert better["rank_ic"]["difference"] == pytest.approx(0.03, abs=0.005)
     assert better["time_ratio"] is None
     assert null["needs"] or null["rank_ic"]["difference"] <= 0
+    assert better["trials"] == null["trials"] == 4
 
 
 def test_test_is_never_read(repository: Path) -> None:

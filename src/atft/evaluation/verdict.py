@@ -187,13 +187,13 @@ def _judged(
         return said("unresolved", f"{primary.seeds} seeds", f"{MIN_SEEDS - primary.seeds} more seeds")
     if p <= level:
         return said("accepted", "the RankIC is higher beyond noise, the net return not lower")
+    if primary.value <= 0:
+        return said("unresolved", "within noise, and nothing speaks for it so far")
     return said("unresolved", "within noise", what_resolves(primary, own_level))
 
 
 def what_resolves(primary: Difference, level: float) -> str:
-    """Days or seeds beyond those there are that would tell a difference of this size apart four times in five."""
-    if primary.value <= 0:
-        return "nothing in its favour yet"
+    """Days or seeds that are missing to tell a difference above 0 of this size apart four times in five."""
     z = stats.norm.isf(level) + stats.norm.ppf(POWER)
     allowed = (primary.value / z) ** 2
     days = primary.days_variance * primary.days / (allowed - primary.seeds_variance)
