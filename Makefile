@@ -40,11 +40,9 @@ show: setup ## experiments of this commit and its parents, valid columns only
 	@dvc exp show -n 3 --md --drop '$(COLUMNS)' --sort-by valid.rank_ic --sort-order desc
 
 review: ## metrics, knobs and verdict of CANDIDATE (HEAD) against BASE (main); needs no data
-	@echo "### Metrics on valid, primary horizon"; echo
-	@dvc metrics diff --md $(BASE) $(CANDIDATE) | grep -E '^\| (Path|-|metrics/evaluate.json +\| valid\.)' || echo "No change."
-	@echo; echo "### Knobs"; echo
-	@dvc params diff --md $(BASE) $(CANDIDATE) | grep . || echo "No change."
-	@echo
+	@found=$$(dvc metrics diff --md $(BASE) $(CANDIDATE)) && printf '### Metrics on valid, primary horizon\n\n' && \
+	  { echo "$$found" | grep -E '^\| (Path|-|metrics/evaluate.json +\| valid\.)' || echo "No change."; }
+	@found=$$(dvc params diff --md $(BASE) $(CANDIDATE)) && printf '\n### Knobs\n\n%s\n\n' "$${found:-No change.}"
 	@python src/verdict.py $(BASE) $(CANDIDATE) --format markdown
 
 lock: setup ## resolve pyproject.toml into requirements.lock again

@@ -20,9 +20,9 @@ from rich.table import Table
 from atft import paths
 from atft.errors import InputError
 from atft.evaluation import ledger, verdict_page
-from atft.evaluation.verdict import Judgement, Trial, has_series, judge
+from atft.evaluation.verdict import Judgement, Trial, has_number, judge
 from atft.program import new_file, run_program
-from atft.revisions import checked_out, read_at, resolve
+from atft.revisions import WORKSPACE, checked_out, read_at, resolve, untracked
 
 FROM_LEDGER = "ledger:"
 
@@ -35,6 +35,11 @@ def main() -> None:
     candidates += [failed_trial(base, *text.partition("=")[::2]) for text in options.failed]
     if not candidates:
         raise InputError("no candidate given: python src/verdict.py BASE CANDIDATE...")
+    if len({candidate.name for candidate in candidates}) < len(candidates):
+        raise InputError("a candidate is named twice")
+    if options.time:
+        for trial in (base, *candidates):
+            check_timed(trial)
     entries = judged(base, candidates, options.level)
     if options.time:
         entries = [replace(e, time_ratio=time_ratio(base, e.judgement.candidate, options.time)) for e in entries]
@@ -47,15 +52,30 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("base", help="Git revision, DVC experiment, `workspace` or ledger:TRIAL")
     parser.add_argument("candidates", nargs="*", help="the same; those judged together share the level (Holm)")
-    parser.add_argument("--level", type=float, default=0.05, help="family-wise error over all candidates of a market")
+    parser.add_argument("--level", type=share, default=0.05, help="family-wise error over all candidates of a market")
     parser.add_argument("--format", choices=("table", "markdown", "json"), default="table")
     parser.add_argument("--log", action="store_true", help=f"append the entries to {paths.LOG}")
-    parser.add_argument("--time", type=int, metavar="N", help="train each N times, in turns, and compare the seconds")
+    parser.add_argument(
+        "--time", type=positive, metavar="N", help="train each N times, in turns, and compare the seconds"
+    )
     parser.add_argument(
         "--failed", action="append", default=[], metavar="NAME=WHY", help="a candidate that never ended"
     )
     parser.add_argument("--role", default="valid", help=argparse.SUPPRESS)
     return parser.parse_args()
+
+
+def share(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text} does not lie between 0 and 1")
+    return value
+
+
+def positive(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return int(text)
 
 
 def read_trial(name: str) -> Trial:
@@ -68,28 +88,40 @@ def read_trial(name: str) -> Trial:
     rev = resolve(name)
     daily, params = read_at(rev, paths.DAILY), read_at(rev, paths.PARAMS)
     if daily is None or params is None:
-        raise InputError(
-            f"{name}: holds no {paths.DAILY if daily is None else paths.PARAMS}; run `dvc repro` and commit"
-        )
-    # Rows of `test` end here.
-    rows = pl.read_csv(io.StringIO(daily), try_parse_dates=True).filter(pl.col("role") == "valid").drop("role")
+        missing = paths.DAILY if daily is None else paths.PARAMS
+        raise InputError(f"{name}: holds no {missing}; at the project's root run `dvc repro` and commit")
+    rows = valid_rows(name, daily)
+    try:
+        knobs = yaml.safe_load(params)
+        market, horizon = market_name(knobs["data"]), knobs["evaluate"]["primary_horizon"]
+        numbers = json.loads(read_at(rev, paths.EVALUATE_METRICS) or "{}").get("valid", {})
+    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{name}: its {paths.PARAMS} or {paths.EVALUATE_METRICS} cannot be read: {error!r}") from error
+    trial = Trial(name, rev, market, horizon, rows, flat(knobs), numbers.get("stocks_per_day"))
+    if not has_number(trial, "rank_ic"):
+        return replace(trial, failed="no RankIC on any valid day: its scores say nothing")
+    return trial
+
+
+def valid_rows(name: str, daily: str) -> pl.DataFrame:
+    """The rows of the valid blocks; those of `test` end here."""
+    types = dict.fromkeys(("seed", "fold", "horizon"), pl.Int64) | {"date": pl.Date, "role": pl.String}
+    numbers = dict.fromkeys(("rank_ic", "neutral_rank_ic", "ic", "gross", "net", "turnover"), pl.Float64)
+    try:
+        table = pl.read_csv(io.StringIO(daily), schema_overrides=types | numbers)
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{name}: {paths.DAILY} cannot be read ({str(error).splitlines()[0]})") from error
+    if missing := [column for column in (*types, "rank_ic", "net") if column not in table.columns]:
+        raise InputError(f"{name}: {paths.DAILY} has no column {missing[0]}; run `dvc repro` and commit")
+    rows = table.filter(pl.col("role") == "valid").drop("role")
     if rows.is_empty():
         raise InputError(f"{name}: {paths.DAILY} has no `valid` rows, and a verdict reads no others")
-    knobs = yaml.safe_load(params)
-    numbers = json.loads(read_at(rev, paths.EVALUATE_METRICS) or "{}").get("valid", {})
-    return Trial(
-        name=name,
-        rev=rev,
-        market=market_name(knobs["data"]),
-        horizon=knobs["evaluate"]["primary_horizon"],
-        daily=rows,
-        params=flat(knobs),
-        stocks=numbers.get("stocks_per_day"),
-        failed=None if has_series(rows) else "no RankIC on any valid day: its scores say nothing",
-    )
+    return rows
 
 
 def failed_trial(base: Trial, name: str, why: str) -> Trial:
+    if not name:
+        raise InputError("--failed: give the candidate a name: --failed NAME=WHY")
     return Trial(name, "none", base.market, base.horizon, base.daily.clear(), {}, failed=why or "did not end")
 
 
@@ -113,25 +145,26 @@ def judged(base: Trial, candidates: list[Trial], level: float) -> list[verdict_p
     """Judge what is new, repeat what the ledger says of the rest, and keep both in the ledger."""
     rows = ledger.read_ledger(paths.LEDGER)
     known = {(row.trial, row.base): row for row in rows if not row.is_base}
-    pair = {c.name: (ledger.trial_name(c), ledger.trial_name(base)) for c in candidates}
-    new = [c for c in candidates if pair[c.name] not in known]
+    own = ledger.trial_name(base)
+    # One series is one candidate, however often it is named.
+    named = {(ledger.trial_name(candidate), own): candidate for candidate in candidates}
+    new = {pair: candidate for pair, candidate in named.items() if pair not in known}
     before = ledger.seen_before(rows, base)
-    found = {j.candidate.name: j for j in judge(base, new, ledger.spend(level, before, max(len(new), 1)))}
+    found = dict(zip(new, judge(base, list(new.values()), level, before), strict=True))
     today = datetime.now(tz=UTC).date()
-    ledger.add(paths.LEDGER, ledger.row_of(None, base, base, today, before, 0, ""), base)
+    ledger.add(paths.LEDGER, ledger.row_of(None, base, base, today, before, ""), base)
     said = []
-    for candidate in candidates:
-        row = known.get(pair[candidate.name])
-        if row is None:
-            judgement = found[candidate.name]
+    for pair, candidate in named.items():
+        if pair in found:
             changes = (
                 verdict_page.changed_knobs(base.params, candidate.params) if base.params and candidate.params else ""
             )
-            row = ledger.row_of(judgement, candidate, base, today, before, len(new), changes)
+            row = ledger.row_of(found[pair], candidate, base, today, before, changes)
             ledger.add(paths.LEDGER, row, candidate)
+            said.append((found[pair], row))
         else:
-            judgement = repeated(judge(base, [candidate], row.level or 0.0)[0], row)
-        said.append((judgement, row))
+            row = known[pair]
+            said.append((repeated(judge(base, [candidate], level, row.order)[0], row), row))
     rows = ledger.read_ledger(paths.LEDGER)
     return [
         verdict_page.Entry(
@@ -140,6 +173,7 @@ def judged(base: Trial, candidates: list[Trial], level: float) -> list[verdict_p
             None if row.verdict == "failed" else ledger.search_of(paths.LEDGER, rows, judgement.candidate),
             row.order,
             row.changes,
+            is_new=(row.trial, row.base) in found,
         )
         for judgement, row in said
     ]
@@ -147,7 +181,7 @@ def judged(base: Trial, candidates: list[Trial], level: float) -> list[verdict_p
 
 def repeated(judgement: Judgement, row: ledger.Row) -> Judgement:
     """A second look changes nothing: what was said stands."""
-    return replace(judgement, p=row.p, level=row.level or 0.0, verdict=row.verdict, reason=row.reason)
+    return replace(judgement, p=row.p, level=row.level or 0.0, verdict=row.verdict, reason=row.reason, needs=row.needs)
 
 
 def show(entries: list[verdict_page.Entry], form: str) -> None:
@@ -174,10 +208,19 @@ def write_log(entries: list[verdict_page.Entry]) -> None:
     """Append the entries to the log, and make the list of failed experiments from it again."""
     today = datetime.now(tz=UTC).date()
     old = paths.LOG.read_text() if paths.LOG.exists() else "# Log of experiments\n"
-    log = "\n".join([old.rstrip("\n") + "\n", *(verdict_page.markdown(entry, when=today) for entry in entries)])
+    texts = [verdict_page.markdown(entry, when=today) for entry in entries]
+    log = "\n".join([old.rstrip("\n") + "\n", *(text for text in texts if text not in old)])
     for file, text in ((paths.LOG, log), (paths.FAILED_EXPERIMENTS, verdict_page.failed_experiments(log))):
         with new_file(file) as scratch:
             scratch.write_text(text)
+
+
+def check_timed(trial: Trial) -> None:
+    """Refuse to time what a temporary work tree would not hold."""
+    if trial.name.startswith(FROM_LEDGER):
+        raise InputError(f"--time: {trial.name} is a series; give the revision it came from")
+    if trial.rev == WORKSPACE and (files := untracked(Path("src"))):
+        raise InputError(f"--time: {files[0]} is not tracked by Git and would be missing; `git add` it first")
 
 
 def time_ratio(base: Trial, candidate: Trial, repeats: int) -> float | None:

@@ -76,9 +76,14 @@ def repository(tmp_path: Path) -> Path:
         "better": daily(0.03, 1), "null": daily(0.0, 2), "ruin": daily(-0.03, 3), "twin": daily(0.0, 4),
         "silent": silent,
     }  # fmt: skip
+    trials["netless"] = daily(0.0, 5).drop("net")
+    trials["elsewhere"] = daily(0.0, 6)
     for name, table in trials.items():
         git(tmp_path, "checkout", "-q", "--detach", main)
         write(tmp_path, table, "adabelief")
+        if name == "elsewhere":
+            text = (tmp_path / "params.yaml").read_text()
+            (tmp_path / "params.yaml").write_text(text.replace("    seed: 7", "    seed: 8"))
         git(tmp_path, "commit", "-qam", name)
         git(tmp_path, "update-ref", f"refs/exps/{main[:2]}/{main[2:]}/{name}", "HEAD")
         if name == "twin":
@@ -136,12 +141,12 @@ def test_the_ledger_keeps_failures_and_feeds_the_deflation(repository: Path) -> 
     (silent,) = judged(repository, "main", "silent")
     assert silent["verdict"] == "failed"
     (null,) = judged(repository, "main", "null")
-    assert null["order"] == 2
+    assert null["order"] == 0  # what never ended spends nothing
     assert null["trials"] == 4  # the base, both failures and itself
     (better,) = judged(repository, "main", "better")
     assert better["trials"] == 5
     assert 0 < better["deflated_sharpe"] < 1
-    assert 0 <= better["overfitting"] <= 1
+    assert 0 <= better["overfitting"]["probability"] <= 1
     rows = read_ledger(repository / "metrics/ledger")
     assert [row.verdict for row in rows if not row.is_base] == ["failed", "failed", null["verdict"], "accepted"]
     assert {row.name for row in rows} == {"main", "shampoo", "silent", "null", "better"}
@@ -195,6 +200,11 @@ def test_every_form_says_the_same(repository: Path) -> None:
         (["main", "twin"], "twin: several experiments have this name"),
         (["main"], "no candidate given"),
         (["main", "ledger:feed"], "no such trial"),
+        (["main", "better", "better"], "named twice"),
+        (["main", "better", "--failed", "better=boom"], "named twice"),
+        (["main", "--failed", "=boom"], "give the candidate a name"),
+        (["main", "netless"], "has no column net"),
+        (["main", "elsewhere"], "another market"),
     ],
 )
 def test_a_mistake_is_one_line(repository: Path, arguments: list[str], says: str) -> None:
@@ -210,3 +220,27 @@ def test_the_files_as_they_are_now_can_be_judged(repository: Path) -> None:
     (found,) = judged(repository, "main", "workspace")
     assert found["verdict"] == "accepted"
     assert found["changes"] == "train.optimizer: adamw -> shampoo"
+
+
+def test_one_series_under_two_names_is_one_candidate(repository: Path) -> None:
+    git(repository, "branch", "again", resolved(repository, "null"))
+    assert len(judged(repository, "main", "null", "again")) == 1
+    (better,) = judged(repository, "main", "better")
+    assert better["order"] == 1
+
+
+def test_a_damaged_series_is_noticed(repository: Path) -> None:
+    judged(repository, "main", "null")
+    (row,) = [row for row in read_ledger(repository / "metrics/ledger") if not row.is_base]
+    file = repository / f"metrics/ledger/{row.trial}.csv"
+    file.write_text("\n".join(file.read_text().splitlines()[:-9]) + "\n")
+    result = verdict(repository, "main", "better")
+    assert result.returncode == 1
+    assert "not the series that was judged" in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--level", "40"], ["--level", "nan"], ["--time", "0"]])
+def test_a_senseless_option_is_refused(repository: Path, arguments: list[str]) -> None:
+    result = verdict(repository, "main", "better", *arguments)
+    assert result.returncode == 2
+    assert not (repository / "metrics/ledger").exists()

@@ -41,7 +41,12 @@ def read_at(revision: str, file: Path) -> str | None:
         return file.read_text() if file.exists() else None
     if not _git("ls-tree", revision, "--", str(file)):
         return None
-    return _git("show", f"{revision}:{file}")
+    return _git("show", f"{revision}:./{file}")
+
+
+def untracked(folder: Path) -> list[str]:
+    """Files below a folder that Git neither tracks nor ignores."""
+    return _git("ls-files", "--others", "--exclude-standard", "--", str(folder)).splitlines()
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from atft.evaluation.sharpe import Overfitting, deflated_sharpe, probability_of_
 from atft.evaluation.verdict import Judgement, Trial, over_seeds
 from atft.program import new_file
 
+MOST_COMMON = 0.9  # of a trial's days that another must share to stand beside it in the overfitting test
 SERIES = ("rank_ic", "net")  # what is kept of a trial, each seed in a column of its own
 
 
@@ -29,10 +30,10 @@ class Row:
 
     Attributes:
         trial: Name of the candidate's series; base: of the one it was held against (its own for a base).
-        judged: ISO date; order: how many candidates the market had seen before, company: judged with it.
+        judged: ISO date; order: how many candidates had spent of the market's level before.
         name, rev, market, horizon, first, last, seeds: Of the trial; first and last valid date.
         rank_ic, sharpe_net: Its own, the latter per day and not annualised; null where it failed.
-        difference, se, p, level, verdict, reason: Of the judgement; null for a base.
+        difference, se, p, level, verdict, reason, needs: Of the judgement; null for a base.
         changes: Knobs that differ from the base's.
     """
 
@@ -40,7 +41,6 @@ class Row:
     base: str
     judged: str
     order: int
-    company: int
     name: str
     rev: str
     market: str
@@ -56,6 +56,7 @@ class Row:
     level: float | None
     verdict: str
     reason: str
+    needs: str
     changes: str
 
     @property
@@ -78,21 +79,11 @@ def read_ledger(folder: Path) -> list[Row]:
     return sorted(rows, key=lambda row: (row.judged, row.order, row.trial))
 
 
-def spend(level: float, before: int, company: int) -> float:
-    """What `company` candidates may spend of the family-wise `level` after `before` others.
-
-    level (1 / (before + 1) - 1 / (before + company + 1)): over all candidates that will ever be judged on one
-    market these sum to `level`, so that trying until something passes does not work. Early
-    candidates and those judged together get most.
-    """
-    return level * (1 / (before + 1) - 1 / (before + company + 1))
-
-
 def seen_before(rows: Sequence[Row], trial: Trial) -> int:
-    """Candidates already judged on this market at dates that overlap the trial's."""
+    """Candidates that have spent of this market's level, at dates that overlap the trial's."""
     first, last = _dates(trial)
     return sum(
-        not row.is_base
+        row.p is not None
         and (row.market, row.horizon) == (trial.market, trial.horizon)
         and (row.first is None or last is None or (row.first <= last and str(first) <= str(row.last)))
         for row in rows
@@ -102,12 +93,10 @@ def seen_before(rows: Sequence[Row], trial: Trial) -> int:
 def trial_name(trial: Trial) -> str:
     """Twelve digits of the content of its series; of name and revision where it has none."""
     content = f"{trial.name} {trial.rev} {trial.failed}" if trial.failed else _wide(trial)
-    return hashlib.sha256(content.encode()).hexdigest()[:12]
+    return _name(content)
 
 
-def row_of(
-    judgement: Judgement | None, trial: Trial, base: Trial, judged: date, order: int, company: int, changes: str
-) -> Row:
+def row_of(judgement: Judgement | None, trial: Trial, base: Trial, judged: date, order: int, changes: str) -> Row:
     """The row of a candidate's judgement, or of a base (None)."""
     first, last = _dates(trial)
     primary = judgement.primary if judgement else None
@@ -117,7 +106,6 @@ def row_of(
         base=trial_name(base),
         judged=judged.isoformat(),
         order=order,
-        company=company,
         name=trial.name,
         rev=trial.rev,
         market=trial.market,
@@ -133,6 +121,7 @@ def row_of(
         level=judgement.level if judgement else None,
         verdict=judgement.verdict if judgement else "base",
         reason=judgement.reason if judgement else "",
+        needs=judgement.needs if judgement else "",
         changes=changes,
     )
 
@@ -146,10 +135,16 @@ def add(folder: Path, row: Row, trial: Trial) -> None:
 
 
 def kept_trial(folder: Path, row: Row) -> Trial:
-    """A trial as the ledger keeps it: RankIC and net return at its primary horizon."""
-    if row.rank_ic is None:
-        return Trial(row.name, row.rev, row.market, row.horizon, pl.DataFrame(), {}, failed=row.reason)
-    wide = pl.read_csv(folder / f"{row.trial}.csv", try_parse_dates=True)
+    """A trial as the ledger keeps it: RankIC and net return at its primary horizon.
+
+    Raises:
+        InputError: When the series is not the one that was judged.
+    """
+    file = folder / f"{row.trial}.csv"
+    text = file.read_text()
+    if _name(text) != row.trial:
+        raise InputError(f"{file}: not the series that was judged; restore it from Git")
+    wide = pl.read_csv(io.StringIO(text), try_parse_dates=True, infer_schema_length=None)
     seeds = [int(name.split("@")[1]) for name in wide.columns if name.startswith("rank_ic@")]
     parts = [
         wide.select(
@@ -184,13 +179,15 @@ def search_of(folder: Path, rows: Sequence[Row], trial: Trial) -> Search:
     """Deflated Sharpe ratio and probability of overfitting over all trials of the trial's market."""
     same = {row.trial: row for row in rows if (row.market, row.horizon) == (trial.market, trial.horizon)}
     own = over_seeds(trial, "net")
-    series = {name: over_seeds(kept_trial(folder, row), "net") for name, row in same.items() if row.rank_ic is not None}
-    series[trial_name(trial)] = own
-    sharpes = [information_ratio(net["net"]) for net in series.values()]
-    sharpes += [None] * sum(row.rank_ic is None for row in same.values())
+    ended = {name: over_seeds(kept_trial(folder, row), "net") for name, row in same.items() if row.verdict != "failed"}
+    ended[trial_name(trial)] = own
+    failed: list[float | None] = [None for name in same if name not in ended]
+    sharpes = [information_ratio(net["net"]) for net in ended.values()] + failed
     table = own.select("date")
-    for name, net in series.items():
-        table = table.join(net.rename({"net": name}), on="date", how="left")
+    for name, net in ended.items():
+        wider = table.join(net.rename({"net": name}), on="date", how="inner")
+        # A trial on other dates would cost the others theirs.
+        table = wider if len(wider) >= MOST_COMMON * len(own) else table
     returns = table.drop("date").to_numpy()
     blocks = min(16, len(returns) // 10 // 2 * 2)
     overfitting = probability_of_overfitting(returns, blocks) if blocks >= 2 and returns.shape[1] > 1 else None
@@ -210,6 +207,10 @@ def _wide(trial: Trial) -> str:
     buffer = io.BytesIO()
     wide.write_csv(buffer)
     return buffer.getvalue().decode()
+
+
+def _name(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 
 def _dates(trial: Trial) -> tuple[str | None, str | None]:

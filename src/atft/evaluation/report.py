@@ -195,15 +195,22 @@ def _daily(role: Role, market: Market, horizon: int, facts: dict[str, Array]) ->
 
 
 def _breakdown(role: Role, market: Market, horizon: int, facts: dict[str, Array], rules: Rules) -> pl.DataFrame:
-    """`role, horizon, kind, group, days, rank_ic, rank_ic_t, sharpe_net`; within-sector RankIC for sectors."""
+    """`role, horizon, kind, group, days, rank_ic, rank_ic_t, sharpe_net`; within-sector RankIC for sectors.
+
+    A day's RankIC looks forward and stands under the day's own state; a day's return was earned by what was held
+    since the close before, and stands under the state that was known then.
+    """
     averaged = over_seeds(facts["rank_ic"])
     years = market.dates[role.days].astype("datetime64[Y]").astype(str)
-    states = {kind: market.regimes[kind][role.days] for kind in REGIMES}
-    groups = [("year", year, years == year) for year in np.unique(years)]
-    groups += [(kind, name, states[kind] == i) for kind, names in REGIMES.items() for i, name in enumerate(names)]
+    groups = [("year", year, years == year, years == year) for year in np.unique(years)]
+    for kind, names in REGIMES.items():
+        states = market.regimes[kind]
+        now, before = states[role.days], states[np.maximum(role.days - 1, 0)]
+        groups += [(kind, name, now == i, before == i) for i, name in enumerate(names)]
+    year = rules.periods_per_year
     rows = [
-        (kind, name, *_ic_row(averaged[here], horizon), _seed_sharpe(facts["net"][:, here], rules.periods_per_year))
-        for kind, name, here in groups
+        (kind, name, *_ic_row(averaged[now], horizon), _seed_sharpe(facts["net"][:, before], year))
+        for kind, name, now, before in groups
     ]
     within = over_seeds(facts["sector"])
     for number, name in enumerate(market.sector_names):

@@ -11,7 +11,7 @@ from atft.evaluation.capacity import capacity
 from atft.evaluation.cross_section import Array
 from atft.evaluation.facts import Role, Rules
 from atft.evaluation.market import Market
-from atft.evaluation.sharpe import probabilistic_sharpe, probabilistic_sharpe_null, sharpe_lo
+from atft.evaluation.sharpe import minimum_track_record, probabilistic_sharpe, probabilistic_sharpe_null, sharpe_lo
 from atft.evaluation.significance import default_lags, iid_t, newey_west_t
 
 SEED = 0  # of the bootstrap
@@ -56,7 +56,7 @@ def _seed_summary(facts: dict[str, Array], market: Array, horizon: int, lags: in
     icir, traded = metrics.information_ratio(facts["rank_ic"]), mean(turnover)
     beta, beta_t = metrics.market_slope(gross, market, lags)
     sector = np.abs(facts["sector_held"])
-    alpha = mean(gross)
+    earned, kept = mean(gross), mean(net)
     return {
         "rank_ic": mean(facts["rank_ic"]),
         "label_rank_ic": mean(facts["label_rank_ic"]),
@@ -78,12 +78,13 @@ def _seed_summary(facts: dict[str, Array], market: Array, horizon: int, lags: in
         "sharpe_roadmap": _sign_sharpe(facts["sign"]),
         "probabilistic_sharpe": probabilistic_sharpe(net),
         "probabilistic_sharpe_null": probabilistic_sharpe_null(net),
+        "minimum_track_record": minimum_track_record(net),
         "sortino": metrics.sortino(net, year),
         "calmar": metrics.calmar(net, year),
         "max_drawdown": metrics.max_drawdown(net),
         "hit_rate": metrics.hit_rate(net),
-        "annual_return": None if alpha is None else alpha * year,
-        "annual_return_net": None if alpha is None else (mean(net) or 0.0) * year,
+        "annual_return": None if earned is None else earned * year,
+        "annual_return_net": None if kept is None else kept * year,
         "turnover": traded,
         "turnover_sleeves": mean(facts["turnover_sleeves"]),
         "break_even_bps": metrics.break_even_bps(gross, turnover),

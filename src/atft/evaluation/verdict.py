@@ -24,6 +24,11 @@ MIN_DAYS = 60
 POWER = 0.8  # that "so many more days would resolve it" promises
 GUARD_LEVEL = 0.05
 LOWER_IS_BETTER = {"turnover"}
+MOST_DROPPED = 0.02  # of the base's days on which a candidate may say nothing
+YARDSTICK = (  # knobs that change what is measured, not what is judged
+    "data.delay", "data.min_history", "data.min_dollar_volume", "data.max_daily_return", "data.news_volume",
+    "evaluate.cost_bps", "evaluate.periods_per_year",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Difference:
         value: The mean; base: the base's own.
         days_variance, seeds_variance: Of the mean, by source.
         freedom: Degrees of freedom of the t distribution that `value / se` is held against.
-        days, seeds: Behind it.
+        days, seeds: Behind it; dropped: days on which the base has the number and the candidate has not.
     """
 
     value: float
@@ -68,6 +73,7 @@ class Difference:
     freedom: float
     days: int
     seeds: int
+    dropped: int
 
     @property
     def se(self) -> float:
@@ -120,8 +126,9 @@ def paired_difference(base: Array, candidate: Array, horizon: int) -> Difference
 
     Lags are max(2 h, ceil(T^(1/3))): labels of h days overlap, and weights that vanish at h would miss
     half of it. Degrees of freedom are Welch and Satterthwaite's of the two parts, S - 1 for the seeds and
-    1.5 T / (lags + 1), those of Bartlett's weights, for the days. See tests/evaluation/test_verdict.py
-    for the error rates.
+    1.5 T / (lags + 1), those of Bartlett's weights, for the days; but at most 2 (S - 1), because the formula
+    errs upwards just where the seeds' part happens to come out small, and far in the tail, where the
+    twentieth candidate is judged, that shows. See tests/evaluation/test_verdict.py for the error rates.
 
     Returns:
         None with one seed, or fewer than `MIN_DAYS` days on which all seeds of both are known.
@@ -140,28 +147,49 @@ def paired_difference(base: Array, candidate: Array, horizon: int) -> Difference
     by_days = (newey_west_variance(difference.mean(0), lags) or 0.0) / (1 - (lags + 1) / days)
     by_seeds = float(difference.mean(1).var(ddof=1)) / seeds
     spread = by_days**2 * (lags + 1) / (1.5 * days) + by_seeds**2 / (seeds - 1)
-    freedom = (by_days + by_seeds) ** 2 / spread if spread > 0 else float("inf")
-    return Difference(float(difference.mean()), float(base[:, known].mean()), by_days, by_seeds, freedom, days, seeds)
+    freedom = min((by_days + by_seeds) ** 2 / spread, 2.0 * (seeds - 1)) if spread > 0 else 1.0
+    dropped = int((np.isfinite(base).all(0) & ~known).sum())
+    return Difference(
+        float(difference.mean()), float(base[:, known].mean()), by_days, by_seeds, freedom, days, seeds, dropped
+    )
 
 
-def judge(base: Trial, candidates: Sequence[Trial], level: float) -> list[Judgement]:
-    """One judgement per candidate; `level` is what all of them together may spend (see `ledger.spend`).
+def spend(level: float, before: int, company: int) -> float:
+    """What `company` candidates may spend of the family-wise `level` after `before` others.
+
+    level (1 / (before + 1) - 1 / (before + company + 1)): over all candidates that will ever be judged on one
+    market these sum to `level`, so that trying until something passes does not work. Early
+    candidates and those judged together get most.
+    """
+    return level * (1 / (before + 1) - 1 / (before + company + 1))
+
+
+def judge(base: Trial, candidates: Sequence[Trial], level: float, before: int) -> list[Judgement]:
+    """One judgement per candidate, each a different one.
 
     Accepted: the RankIC is higher (Holm over the candidates) and the net return not lower beyond noise.
     Rejected: the RankIC or the net return is lower beyond noise. Unresolved: all else.
 
+    Args:
+        level: Family-wise error over all candidates that the market will ever see.
+        before: How many have spent of it already; see `spend`. Only candidates with enough seeds and
+            days to be accepted spend any.
+
     Raises:
-        InputError: When a candidate was not scored on the dates and folds of the base.
+        InputError: When a candidate was scored on another market, other dates or folds, or by another yardstick.
     """
     found = [_compared(base, candidate) for candidate in candidates]
     p_values = [primary.p_higher if primary and primary.seeds >= MIN_SEEDS else None for primary, _ in found]
+    company = sum(p is not None for p in p_values)
+    share = spend(level, before, company)
     return [
-        _judged(candidate, primary, guards, p, level, level / len(candidates))
+        _judged(base, candidate, primary, guards, p, share, share / max(company, 1))
         for candidate, (primary, guards), p in zip(candidates, found, holm(p_values), strict=True)
     ]
 
 
 def _judged(
+    base: Trial,
     candidate: Trial,
     primary: Difference | None,
     guards: dict[str, Difference],
@@ -175,9 +203,18 @@ def _judged(
     if candidate.failed:
         return said("failed", candidate.failed)
     if primary is None:
-        return said("unresolved", f"fewer than two common seeds or {MIN_DAYS} common days", f"{MIN_SEEDS} seeds")
+        seeds = len(_common_seeds(base, candidate))
+        if seeds < 2:
+            return said("unresolved", "one seed says nothing of training's noise", f"{MIN_SEEDS - 1} more seeds")
+        return said("unresolved", f"fewer than {MIN_DAYS} days on which both have a RankIC", "a longer valid period")
     if primary.se == 0:
-        return said("unresolved", "the two never differ: the change changes nothing")
+        same = primary.value == 0
+        reason = (
+            "the two never differ: the change changes nothing"
+            if same
+            else "a difference without any noise is no measurement"
+        )
+        return said("unresolved", reason)
     net = guards.get("net")
     if net is not None and net.p_lower < GUARD_LEVEL:
         return said("rejected", "the net return is lower beyond noise")
@@ -185,8 +222,16 @@ def _judged(
         return said("rejected", "the RankIC is lower beyond noise")
     if p is None:
         return said("unresolved", f"{primary.seeds} seeds", f"{MIN_SEEDS - primary.seeds} more seeds")
+    for name, difference in (("RankIC", primary), ("net return", net)):
+        if difference is not None and difference.dropped > MOST_DROPPED * (difference.days + difference.dropped):
+            return said(
+                "unresolved", f"the candidate has no {name} on {difference.dropped} days on which the base has one"
+            )
+    if net is None and has_number(base, "net"):
+        return said("unresolved", "the candidate's net return is not known on all seeds, and it guards the verdict")
     if p <= level:
-        return said("accepted", "the RankIC is higher beyond noise, the net return not lower")
+        guarded = "the net return not lower" if net is not None else "neither has a portfolio to compare"
+        return said("accepted", f"the RankIC is higher beyond noise, {guarded}")
     if primary.value <= 0:
         return said("unresolved", "within noise, and nothing speaks for it so far")
     return said("unresolved", "within noise", what_resolves(primary, own_level))
@@ -211,14 +256,8 @@ def _compared(base: Trial, candidate: Trial) -> tuple[Difference | None, dict[st
         raise InputError(f"{base.name}: {base.failed}: nothing to compare with")
     if candidate.failed:
         return None, {}
-    if candidate.horizon != base.horizon:
-        raise InputError(
-            f"{candidate.name}: primary horizon {candidate.horizon}, {base.name} has {base.horizon}; "
-            "set evaluate.primary_horizon alike"
-        )
-    seeds = sorted(set(base.daily["seed"]) & set(candidate.daily["seed"]))
-    if not seeds:
-        raise InputError(f"{candidate.name}: shares no seed with {base.name}; run both with the same `seeds`")
+    _check_alike(base, candidate)
+    seeds = _common_seeds(base, candidate)
     both = [(number, horizon) for number, horizon in _numbers(base) if (number, horizon) in _numbers(candidate)]
     found = {}
     for number, horizon in both:
@@ -233,6 +272,31 @@ def _compared(base: Trial, candidate: Trial) -> tuple[Difference | None, dict[st
             found[number if horizon == base.horizon else f"{number}_h{horizon}"] = difference
     primary = found.pop("rank_ic", None)
     return primary, found
+
+
+def _check_alike(base: Trial, candidate: Trial) -> None:
+    """Refuse to compare what was not measured alike."""
+    if candidate.market != base.market:
+        raise InputError(
+            f"{candidate.name}: was scored on another market ({candidate.market}) than {base.name} ({base.market})"
+        )
+    if candidate.horizon != base.horizon:
+        raise InputError(
+            f"{candidate.name}: primary horizon {candidate.horizon}, {base.name} has {base.horizon}; "
+            "set evaluate.primary_horizon alike"
+        )
+    for knob in YARDSTICK:
+        one, other = base.params.get(knob), candidate.params.get(knob)
+        if base.params and candidate.params and one != other:
+            raise InputError(
+                f"{candidate.name}: was measured by another yardstick: {knob} {other}, {base.name} has {one}"
+            )
+    if not _common_seeds(base, candidate):
+        raise InputError(f"{candidate.name}: shares no seed with {base.name}; run both with the same `seeds`")
+
+
+def _common_seeds(base: Trial, candidate: Trial) -> list[int]:
+    return sorted(set(base.daily["seed"]) & set(candidate.daily["seed"]))
 
 
 def _numbers(trial: Trial) -> list[tuple[str, int]]:
@@ -269,6 +333,7 @@ def worse(name: str, difference: Difference) -> bool | None:
     return up == (name.split("_h")[0] in LOWER_IS_BETTER)
 
 
-def has_series(daily: pl.DataFrame) -> bool:
-    """Whether any RankIC is there to be judged."""
-    return len(finite(daily["rank_ic"].cast(pl.Float64).to_numpy())) > 0
+def has_number(trial: Trial, number: str) -> bool:
+    """Whether the trial has it on any day, at the primary horizon."""
+    rows = trial.daily.filter(pl.col("horizon") == trial.horizon)
+    return len(finite(rows[number].cast(pl.Float64).to_numpy())) > 0

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
@@ -18,9 +18,10 @@ class Entry:
     """One candidate's verdict with all that is printed beside it.
 
     Attributes:
-        order: How many candidates its market had seen before.
+        order: How many candidates had spent of its market's level before.
         changes: Knobs that differ from the base's.
         time_ratio: Training time, candidate over base; None where it was not measured.
+        is_new: Whether the ledger did not know it before.
     """
 
     base: Trial
@@ -29,6 +30,7 @@ class Entry:
     order: int
     changes: str
     time_ratio: float | None = None
+    is_new: bool = False
 
 
 def title(entry: Entry) -> str:
@@ -63,7 +65,9 @@ def facts(entry: Entry) -> list[str]:
     if found.primary:
         stocks = f", {base.stocks:.0f} stocks a day" if base.stocks else ""
         days = f"{base.daily['date'].min()} to {base.daily['date'].max()}"
-        lines.append(f"{base.market}, valid {days}: {found.primary.days} days{stocks}, {found.primary.seeds} seeds")
+        dropped = f" ({found.primary.dropped} more without the candidate's RankIC)" if found.primary.dropped else ""
+        used = f"{found.primary.days} days{dropped}"
+        lines.append(f"{base.market}, valid {days}: {used}{stocks}, {found.primary.seeds} seeds")
     if found.p is not None:
         lines.append(
             f"p {found.p:.4f} (Holm over those judged together) against {found.level:.4f}: "
@@ -78,6 +82,8 @@ def facts(entry: Entry) -> list[str]:
     lines.append("training time: " + ("not measured" if ratio is None else f"{ratio:.2f} of the base's (limit 1.10)"))
     if entry.changes:
         lines.append(f"knobs: {entry.changes}")
+    if entry.is_new:
+        lines.append("a new judgement: commit metrics/ledger, it stands from now on")
     return lines
 
 
@@ -105,6 +111,7 @@ def as_json(entry: Entry) -> dict[str, Any]:
             "low": low,
             "high": high,
             "days": difference.days,
+            "dropped": difference.dropped,
             "seeds": difference.seeds,
             "days_variance": difference.days_variance,
             "seeds_variance": difference.seeds_variance,
@@ -124,7 +131,7 @@ def as_json(entry: Entry) -> dict[str, Any]:
         "guards": {name: plain(difference) for name, difference in found.guards.items()},
         "trials": entry.search.trials if entry.search else None,
         "deflated_sharpe": entry.search.deflated_sharpe if entry.search else None,
-        "overfitting": overfitting.probability if overfitting else None,
+        "overfitting": asdict(overfitting) if overfitting else None,
         "time_ratio": entry.time_ratio,
         "changes": entry.changes,
     }
