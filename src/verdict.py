@@ -208,7 +208,7 @@ def write_log(entries: list[verdict_page.Entry]) -> None:
     """Append the entries to the log, and make the list of failed experiments from it again."""
     today = datetime.now(tz=UTC).date()
     old = paths.LOG.read_text() if paths.LOG.exists() else "# Log of experiments\n"
-    texts = [verdict_page.markdown(entry, when=today) for entry in entries]
+    texts = [verdict_page.markdown(replace(entry, is_new=False), when=today) for entry in entries]
     log = "\n".join([old.rstrip("\n") + "\n", *(text for text in texts if text not in old)])
     for file, text in ((paths.LOG, log), (paths.FAILED_EXPERIMENTS, verdict_page.failed_experiments(log))):
         with new_file(file) as scratch:

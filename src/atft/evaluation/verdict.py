@@ -88,8 +88,8 @@ class Difference:
     def p_lower(self) -> float:
         return float(stats.t.cdf(self.value / self.se, self.freedom)) if self.se > 0 else 1.0
 
-    def interval(self, level: float = 0.95) -> tuple[float, float]:
-        """Where the true difference lies with this confidence."""
+    def interval(self, level: float = 1 - 2 * GUARD_LEVEL) -> tuple[float, float]:
+        """Where the true difference lies with this confidence; by default it leaves out 0 where `worse` says better or worse."""
         reach = self.se * float(stats.t.ppf((1 + level) / 2, self.freedom)) if self.se > 0 else 0.0
         return self.value - reach, self.value + reach
 

@@ -9,7 +9,7 @@ from typing import Any
 from atft.evaluation.ledger import Search
 from atft.evaluation.verdict import Difference, Judgement, Trial, worse
 
-COLUMNS = ("number", "base", "candidate", "difference", "95 % interval", "beyond noise")
+COLUMNS = ("number", "base", "candidate", "difference", "90 % interval", "beyond noise")
 FINAL = ("accepted", "rejected", "unresolved", "failed")
 
 
