@@ -89,7 +89,7 @@ class Difference:
         return float(stats.t.cdf(self.value / self.se, self.freedom)) if self.se > 0 else 1.0
 
     def interval(self, level: float = 1 - 2 * GUARD_LEVEL) -> tuple[float, float]:
-        """Where the true difference lies with this confidence; by default it leaves out 0 where `worse` says better or worse."""
+        """Where the true difference lies with this confidence; the default agrees with `worse`: 5 % on each side."""
         reach = self.se * float(stats.t.ppf((1 + level) / 2, self.freedom)) if self.se > 0 else 0.0
         return self.value - reach, self.value + reach
 
