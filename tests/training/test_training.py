@@ -1,4 +1,4 @@
-"""Losses, optimisers, blocks of days and scoring."""
+"""Blocks of days, training and scoring."""
 
 import math
 from dataclasses import replace
@@ -8,18 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 from torch import nn
 
 from atft.errors import InputError
 from atft.model.atft_gat_fan import AtftGatFan
-from atft.panel.standardize import standardize
 from atft.panel.store import Panel
 from atft.training.blocks import consecutive, load_block, rows
 from atft.training.checkpoint import load_weights, save_weights
 from atft.training.history import loss_curve
 from atft.training.loop import fit
-from atft.training.losses import huber_loss, rank_loss
 from atft.training.optimizers import lr_scale, make_optimizer
 from atft.training.pretext import pretrain, residual_target
 from atft.training.supervised import make_encoder, score_days, train_network
@@ -46,69 +43,6 @@ def train(network: AtftGatFan, panel: Panel, world: World, epochs: int = 2, seed
     """Fit on days 70 to 129, stop on 140 to 164."""
     knobs: dict[str, Any] = SETTINGS | {"epochs": epochs}
     return train_network(network, panel, world.snapshots, range(70, 130), range(140, 165), **knobs, seed=seed, fold=0)
-
-
-def labels(days: int = 3, stocks: int = 40, horizons: int = 2) -> torch.Tensor:
-    raw = np.random.default_rng(0).standard_t(3, (days, stocks, horizons)).round(1)
-    return torch.from_numpy(np.stack([standardize(day.astype(np.float32), "rank_gauss") for day in raw]))
-
-
-def test_rank_loss_is_the_correlation_with_ranks() -> None:
-    label = labels()
-    score = torch.randn(label.shape, generator=torch.Generator().manual_seed(1))
-    expected = np.mean(
-        [1 - np.corrcoef(score[d, :, h], stats.rankdata(label[d, :, h]))[0, 1] for d in range(3) for h in range(2)]
-    )
-    assert rank_loss(score, label).item() == pytest.approx(expected, abs=1e-4)
-
-
-def test_rank_loss_ignores_shift_scale_and_masked_stocks() -> None:
-    label = labels()
-    label[:, :7] = float("nan")
-    score = torch.randn(label.shape, generator=torch.Generator().manual_seed(2))
-    base = rank_loss(score, label)
-    torch.testing.assert_close(rank_loss(3 * score + 5, label), base, atol=1e-4, rtol=1e-4)
-    wild = score.clone()
-    wild[:, :7] = 1e6
-    torch.testing.assert_close(rank_loss(wild, label), base, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(huber_loss(wild, label), huber_loss(score, label))
-
-
-def test_losses_of_perfect_and_constant_scores() -> None:
-    label = labels()
-    assert huber_loss(label, label).item() == 0
-    assert rank_loss(torch.special.ndtr(label), label).item() == pytest.approx(0, abs=1e-5)
-    assert rank_loss(torch.zeros_like(label), label).item() == pytest.approx(1)
-
-
-def test_each_day_counts_the_same_and_small_days_not_at_all() -> None:
-    label = labels()
-    score = torch.randn(label.shape, generator=torch.Generator().manual_seed(3))
-    thin = label.clone()
-    thin[2, 15:] = float("nan")
-    torch.testing.assert_close(rank_loss(score, thin), rank_loss(score[:2], label[:2]))
-    half = label.clone()
-    half[1, 20:] = float("nan")
-    each = torch.stack([huber_loss(score[d : d + 1], half[d : d + 1]) for d in range(3)])
-    torch.testing.assert_close(huber_loss(score, half), each.mean())
-
-
-@pytest.mark.parametrize("loss", [huber_loss, rank_loss])
-def test_losses_have_the_right_gradient(loss: object) -> None:
-    label = labels(2, 25, 1).double()
-    label[0, 3] = float("nan")
-    score = torch.randn(label.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-    score = score.float().requires_grad_()
-    loss(score, label.float()).backward()  # pyright: ignore
-    assert score.grad is not None
-    step = 1e-2
-    for stock in (0, 3, 11):
-        moved = [score.detach().clone() for _ in range(2)]
-        moved[0][0, stock] += step
-        moved[1][0, stock] -= step
-        slope = (loss(moved[0], label.float()) - loss(moved[1], label.float())) / (2 * step)  # pyright: ignore
-        assert score.grad[0, stock].item() == pytest.approx(slope.item(), abs=2e-4)
-    assert score.grad[0, 3].item() == 0
 
 
 def test_schedule_against_its_closed_form() -> None:

@@ -17,7 +17,7 @@ from atft.model.atft_gat_fan import AtftGatFan, Encoder, block_start
 from atft.panel.store import Panel
 from atft.training.blocks import consecutive, day_edges, load_block, rows
 from atft.training.loop import fit, pick_device, seed_everything
-from atft.training.losses import huber_loss, rank_loss
+from atft.training.objective import Objective
 from atft.training.optimizers import make_optimizer
 
 MAX_DEPTH_DROP = 0.5
@@ -97,11 +97,13 @@ def train_network(
     lookback, base_drop = network.encoder.lookback, network.encoder.depth_drop
     best, best_weights, since, turnover = -np.inf, copy.deepcopy(network.state_dict()), 0, None
     history: list[dict[str, float]] = []
+    weights = {"huber": huber_weight, "mse": 0.0, "correlation": 0.0, "rank": rank_weight, "quantile": 0.0}
+    objective = Objective(weights, "linear", 0.2, None)
 
     def loss_of(days: Sequence[int]) -> Tensor:
         block = load_block(panel, snapshots, days, lookback, device)
         score = network(block.x, len(days), block.edge_index, block.edge_attr)
-        return huber_weight * huber_loss(score, block.label) + rank_weight * rank_loss(score, block.label)
+        return objective.total(objective.terms(score, block.label))
 
     def after_epoch(epoch: int, loss: float) -> bool:
         nonlocal best, best_weights, since, turnover
