@@ -75,3 +75,30 @@ class Objective:
             return by_horizon.mean()
         weights = torch.tensor(self.horizon_weights, dtype=by_horizon.dtype, device=by_horizon.device)
         return (weights / weights.mean() * by_horizon).mean()
+
+
+class LossWatch:
+    """The objective as the loss of a block, and what an epoch of blocks was worth, term by term."""
+
+    def __init__(self, objective: Objective) -> None:
+        self._objective = objective
+        self._values: list[dict[str, Tensor]] = []
+        self._pull: dict[str, float] = {}
+
+    def loss(self, score: Tensor, label: Tensor, quantiles: Tensor | None = None) -> Tensor:
+        """The weighted sum of the terms; see `Objective.terms`."""
+        terms = self._objective.terms(score, label, quantiles)
+        if not self._values:
+            outputs = [score] if quantiles is None else [score, quantiles]
+            self._pull = self._objective.gradient_norms(terms, outputs)
+        self._values.append({name: value.detach() for name, value in terms.items()})
+        return self._objective.total(terms)
+
+    def epoch_facts(self) -> dict[str, float]:
+        """loss_x, the mean over blocks of term x, unweighted, and pull_x, the norm of its weighted gradient
+        by the scores on the epoch's first block; then forgets.
+        """
+        names = self._values[0]
+        means = {f"loss_{name}": torch.stack([row[name] for row in self._values]).mean().item() for name in names}
+        self._values = []
+        return means | {f"pull_{name}": size for name, size in self._pull.items()}
