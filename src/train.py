@@ -1,6 +1,9 @@
 """Stage 4: one ranker per (fold, seed): ATFT-GAT-FAN, or a rival on the same rows and labels."""
 
+import sys
+
 import polars as pl
+from tqdm import tqdm
 
 from atft import paths
 from atft.config import load_params
@@ -8,12 +11,14 @@ from atft.graph.snapshots import read_snapshots
 from atft.panel.store import folds, read_panel
 from atft.program import new_file, new_folder, pin_threads, run_program, write_json
 from atft.training.history import loss_curve, training_summary
-from atft.training.rankers import Manifest, fit_ranker, write_manifest
+from atft.training.rankers import Manifest, fit_ranker, schedule_of, write_manifest
 
 
 def main() -> None:
     params = load_params()
     pin_threads(params.threads)
+    if params.train.model == "atft_gat_fan" and (late := schedule_of(dict(params.train)).warning(params.train.epochs)):
+        tqdm.write(late, file=sys.stderr)
     panel, snapshots = read_panel(paths.CACHE), read_snapshots(paths.GRAPH)
     splits = pl.read_csv(paths.CACHE / "splits.csv", try_parse_dates=True)
     manifest = Manifest(

@@ -27,7 +27,7 @@ def load(folder: Path, monkeypatch: pytest.MonkeyPatch, **knobs: Any) -> Any:
         (
             "train__optimizer",
             "adabelif",
-            r"train.optimizer: Input should be 'adamw' or 'adabelief' \(given: 'adabelif'\)",
+            r"train.optimizer: Input should be 'adamw', 'adabelief' or 'shampoo' \(given: 'adabelif'\)",
         ),
         ("train__optimzer", "adamw", "train.optimzer: Extra inputs are not permitted"),
         ("extra", 1, "extra: Extra inputs"),
@@ -45,6 +45,24 @@ def load(folder: Path, monkeypatch: pytest.MonkeyPatch, **knobs: Any) -> Any:
         ("evaluate__primary_horizon", 3, "evaluate.primary_horizon: 3 is not in data.horizons"),
         ("model__hidden", 30, "model: hidden .30. must be a multiple of heads"),
         ("model__fan_components", 15, "model: fan_components must be at most"),
+        ("train__schedule", "linear", "train.schedule: Input should be 'constant', 'cosine' or 'cosine_restarts'"),
+        ("train__t_0", 1.5, "train.t_0: Input should be a valid integer"),
+        ("train__t_mult", 0, "train.t_mult: Input should be greater than or equal to 1"),
+        ("train__warmup_share", 1.0, "train.warmup_share: Input should be less than 1"),
+        ("train__warmup_epochs", -1, "train.warmup_epochs: Input should be greater than or equal to 0"),
+        ("train__lr_floor", 1.1, "train.lr_floor: Input should be less than or equal to 1"),
+        ("train__ema_decay", 1.0, "train.ema_decay: Input should be less than 1"),
+        ("train__feature_clip", 0.5, "train: feature_clip: 0.5 would shrink every gradient; 0 is off, else at least 1"),
+        ("train__mse_weight", -0.1, "train.mse_weight: Input should be greater than or equal to 0"),
+        ("train__rank_method", "soft", "train.rank_method: Input should be 'linear', 'cdf' or 'sigmoid'"),
+        ("train__rank_temperature", 0, "train.rank_temperature: Input should be greater than 0"),
+        ("train__quantile_weight", 0.5, "train.quantile_weight: the network has no quantile heads"),
+        (
+            "train__horizon_weights",
+            [1, 2],
+            "train.horizon_weights: 2 weights for 4 data.horizons; give one for each, or",
+        ),
+        ("train__horizon_weights", [1, 2, 1, 0], "train.horizon_weights.3: Input should be greater than 0"),
         ("seeds", [0, 0], "must not repeat"),
         ("data__file__columns", {"date": "d"}, "data.file: columns must map exactly"),
         ("split__valid", ["soon"], "split.valid"),
@@ -75,6 +93,14 @@ def test_a_scheme_asks_for_what_it_needs_alone(
         load(tmp_path, monkeypatch, **knobs)
     assert "\n" not in str(error.value)
     assert load(tmp_path, monkeypatch, **knobs | {"split__scheme": "expanding", "split__test": split.get("valid", 1)})
+
+
+def test_a_network_needs_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match=r"train: huber_weight, mse_weight, .* are all 0: nothing to learn"):
+        load(tmp_path, monkeypatch, train__huber_weight=0, train__rank_weight=0)
+    for term in ("huber", "mse", "correlation", "rank"):
+        off = {"train__huber_weight": 0, "train__rank_weight": 0}
+        load(tmp_path, monkeypatch, **off | {f"train__{term}_weight": 0.1})
 
 
 def test_what_exp_run_writes_is_read_as_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

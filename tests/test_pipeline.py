@@ -234,7 +234,7 @@ def test_a_bad_knob_stops_the_stage_in_one_line_and_spoils_nothing(clone: Path) 
     (clone / "params.yaml").write_text(text)
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
-    assert "train.optimizer: Input should be 'adamw' or 'adabelief' (given: 'adabelif')" in result.stderr
+    assert "train.optimizer: Input should be 'adamw', 'adabelief' or 'shampoo' (given: 'adabelif')" in result.stderr
     assert "up to date" in dvc(clone, "repro")
 
 

@@ -196,14 +196,26 @@ class Train(Section):
     patience: Count
     day_share: Annotated[Number, Field(gt=0, le=1)]
     days_per_step: Count
-    optimizer: Literal["adamw", "adabelief"]
+    optimizer: Literal["adamw", "adabelief", "shampoo"]
     lr: Positive
     weight_decay: Annotated[Number, Field(ge=0)]
+    schedule: Literal["constant", "cosine", "cosine_restarts"]
+    warmup_epochs: Annotated[Number, Field(ge=0)]
     warmup_share: Share
-    lr_floor: Share
+    t_0: Count
+    t_mult: Count
+    lr_floor: Annotated[Number, Field(ge=0, le=1)]
     gradient_clip: Positive
+    feature_clip: Annotated[Number, Field(ge=0)]
+    ema_decay: Share
     huber_weight: Annotated[Number, Field(ge=0)]
+    mse_weight: Annotated[Number, Field(ge=0)]
+    correlation_weight: Annotated[Number, Field(ge=0)]
     rank_weight: Annotated[Number, Field(ge=0)]
+    rank_method: Literal["linear", "cdf", "sigmoid"]
+    rank_temperature: Positive
+    quantile_weight: Annotated[Number, Field(ge=0)]
+    horizon_weights: Annotated[list[Positive], Field(min_length=1)] | None
     turnover_threshold: Positive
     neighbor_means: bool
     ridge_alphas: Annotated[list[Positive], Field(min_length=1)]
@@ -211,9 +223,14 @@ class Train(Section):
     reversal_feature: str
 
     @model_validator(mode="after")
-    def _some_loss(self) -> Self:
-        if self.huber_weight + self.rank_weight == 0:
-            raise ValueError("huber_weight and rank_weight are both 0: nothing to learn")
+    def _something_ranks(self) -> Self:
+        ranking = (self.huber_weight, self.mse_weight, self.correlation_weight, self.rank_weight)
+        if not any(ranking):
+            raise ValueError("huber_weight, mse_weight, correlation_weight and rank_weight are all 0: nothing to learn")
+        if 0 < self.feature_clip < 1:
+            raise ValueError(
+                f"feature_clip: {self.feature_clip} would shrink every gradient; 0 is off, else at least 1"
+            )
         return self
 
 
@@ -265,6 +282,14 @@ class Params(Section):
             )
         if self.evaluate.primary_horizon not in self.data.horizons:
             raise ValueError(f"evaluate.primary_horizon: {self.evaluate.primary_horizon} is not in data.horizons")
+        weights = self.train.horizon_weights
+        if weights is not None and len(weights) != len(self.data.horizons):
+            raise ValueError(
+                f"train.horizon_weights: {len(weights)} weights for {len(self.data.horizons)} data.horizons; give one "
+                f"for each, or null"
+            )
+        if self.train.quantile_weight:
+            raise ValueError("train.quantile_weight: the network has no quantile heads yet, so it must be 0")
         if len(set(self.seeds)) < len(self.seeds) or len(set(self.data.horizons)) < len(self.data.horizons):
             raise ValueError("seeds and data.horizons must not repeat a value")
         if self.graph.min_overlap > self.graph.window:

@@ -1,6 +1,5 @@
-"""Losses, optimisers, blocks of days and scoring."""
+"""Blocks of days, training and scoring."""
 
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,20 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from atft.errors import InputError
-from atft.model.atft_gat_fan import AtftGatFan
-from atft.panel.standardize import standardize
+from atft.evaluation.cross_section import rank_ic
+from atft.evaluation.significance import default_lags, newey_west_variance
+from atft.model.atft_gat_fan import AtftGatFan, parameter_count
 from atft.panel.store import Panel
 from atft.training.blocks import consecutive, load_block, rows
 from atft.training.checkpoint import load_weights, save_weights
+from atft.training.diagnostics import blocks_of, refuse_collapse, stop_facts
 from atft.training.history import loss_curve
 from atft.training.loop import fit
-from atft.training.losses import huber_loss, rank_loss
-from atft.training.optimizers import lr_scale, make_optimizer
+from atft.training.optimizers.factory import make_optimizer
 from atft.training.pretext import pretrain, residual_target
+from atft.training.rankers import NETWORK_SETTINGS, objective_of, schedule_of
 from atft.training.supervised import make_encoder, score_days, train_network
 from conftest import World, world_of
 from panel.test_features import T, with_another_future
@@ -30,10 +31,12 @@ ARCHITECTURE = {
     "lookback": 10, "hidden": 16, "heads": 4, "graph": "on", "graph_layers": 2, "normalization": "fan",
     "fan_channels": ["return_1", "volume_change_1"], "fan_components": 2, "dropout": 0.1, "stochastic_depth": 0.1,
 }  # fmt: skip
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "epochs": 2, "patience": 5, "day_share": 1.0, "days_per_step": 10, "optimizer": "adamw", "lr": 0.003,
-    "weight_decay": 0.01, "warmup_share": 0.1, "lr_floor": 0.05, "gradient_clip": 1.0, "huber_weight": 0.5,
-    "rank_weight": 1.0, "turnover_threshold": 1.0,
+    "weight_decay": 0.01, "schedule": "cosine", "warmup_epochs": 10, "warmup_share": 0.1, "t_0": 20, "t_mult": 2,
+    "lr_floor": 0.05, "gradient_clip": 1.0, "feature_clip": 0.0, "ema_decay": 0.0, "huber_weight": 0.5,
+    "mse_weight": 0.0, "correlation_weight": 0.0, "rank_weight": 1.0, "rank_method": "linear", "rank_temperature": 0.2,
+    "quantile_weight": 0.0, "horizon_weights": None, "turnover_threshold": 1.0,
 }  # fmt: skip
 
 
@@ -42,105 +45,25 @@ def network_of(world: World, seed: int = 0) -> AtftGatFan:
     return AtftGatFan(make_encoder(world.panel, **ARCHITECTURE), 16, 2)  # pyright: ignore
 
 
-def train(network: AtftGatFan, panel: Panel, world: World, epochs: int = 2, seed: int = 0) -> list[dict[str, float]]:
-    """Fit on days 70 to 129, stop on 140 to 164."""
-    knobs: dict[str, Any] = SETTINGS | {"epochs": epochs}
-    return train_network(network, panel, world.snapshots, range(70, 130), range(140, 165), **knobs, seed=seed, fold=0)
-
-
-def labels(days: int = 3, stocks: int = 40, horizons: int = 2) -> torch.Tensor:
-    raw = np.random.default_rng(0).standard_t(3, (days, stocks, horizons)).round(1)
-    return torch.from_numpy(np.stack([standardize(day.astype(np.float32), "rank_gauss") for day in raw]))
-
-
-def test_rank_loss_is_the_correlation_with_ranks() -> None:
-    label = labels()
-    score = torch.randn(label.shape, generator=torch.Generator().manual_seed(1))
-    expected = np.mean(
-        [1 - np.corrcoef(score[d, :, h], stats.rankdata(label[d, :, h]))[0, 1] for d in range(3) for h in range(2)]
-    )
-    assert rank_loss(score, label).item() == pytest.approx(expected, abs=1e-4)
-
-
-def test_rank_loss_ignores_shift_scale_and_masked_stocks() -> None:
-    label = labels()
-    label[:, :7] = float("nan")
-    score = torch.randn(label.shape, generator=torch.Generator().manual_seed(2))
-    base = rank_loss(score, label)
-    torch.testing.assert_close(rank_loss(3 * score + 5, label), base, atol=1e-4, rtol=1e-4)
-    wild = score.clone()
-    wild[:, :7] = 1e6
-    torch.testing.assert_close(rank_loss(wild, label), base, atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(huber_loss(wild, label), huber_loss(score, label))
-
-
-def test_losses_of_perfect_and_constant_scores() -> None:
-    label = labels()
-    assert huber_loss(label, label).item() == 0
-    assert rank_loss(torch.special.ndtr(label), label).item() == pytest.approx(0, abs=1e-5)
-    assert rank_loss(torch.zeros_like(label), label).item() == pytest.approx(1)
-
-
-def test_each_day_counts_the_same_and_small_days_not_at_all() -> None:
-    label = labels()
-    score = torch.randn(label.shape, generator=torch.Generator().manual_seed(3))
-    thin = label.clone()
-    thin[2, 15:] = float("nan")
-    torch.testing.assert_close(rank_loss(score, thin), rank_loss(score[:2], label[:2]))
-    half = label.clone()
-    half[1, 20:] = float("nan")
-    each = torch.stack([huber_loss(score[d : d + 1], half[d : d + 1]) for d in range(3)])
-    torch.testing.assert_close(huber_loss(score, half), each.mean())
-
-
-@pytest.mark.parametrize("loss", [huber_loss, rank_loss])
-def test_losses_have_the_right_gradient(loss: object) -> None:
-    label = labels(2, 25, 1).double()
-    label[0, 3] = float("nan")
-    score = torch.randn(label.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-    score = score.float().requires_grad_()
-    loss(score, label.float()).backward()  # pyright: ignore
-    assert score.grad is not None
-    step = 1e-2
-    for stock in (0, 3, 11):
-        moved = [score.detach().clone() for _ in range(2)]
-        moved[0][0, stock] += step
-        moved[1][0, stock] -= step
-        slope = (loss(moved[0], label.float()) - loss(moved[1], label.float())) / (2 * step)  # pyright: ignore
-        assert score.grad[0, stock].item() == pytest.approx(slope.item(), abs=2e-4)
-    assert score.grad[0, 3].item() == 0
-
-
-def test_schedule_against_its_closed_form() -> None:
-    scales = [lr_scale(step, 100, 0.1, 0.05) for step in range(100)]
-    np.testing.assert_allclose(scales[:10], [(s + 1) / 11 for s in range(10)])
-    assert scales[10] == 1
-    assert scales[-1] == pytest.approx(0.05)
-    assert scales[10 + 89 // 2 + 1] == pytest.approx(0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * 45 / 89)))
-    assert all(a > b for a, b in zip(scales[10:], scales[11:], strict=False))
-
-
-@pytest.mark.parametrize("name", ["adamw", "adabelief"])
-def test_optimisers_learn_quietly(name: str, capfd: pytest.CaptureFixture[str]) -> None:
-    torch.manual_seed(0)
-    x = torch.randn(200, 5)
-    y = x @ torch.tensor([[1.0], [-2.0], [0.5], [0.0], [3.0]])
-    module = nn.Linear(5, 1)
-    optimizer = make_optimizer(name, module, 0.05, 0.01)  # pyright: ignore
-    for _ in range(200):
-        loss = (module(x) - y).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < 0.05
-    decays = {group["weight_decay"] for group in optimizer.param_groups}
-    assert decays == {0.0, 0.01}
-    assert capfd.readouterr().out == ""
+def train(
+    network: AtftGatFan,
+    panel: Panel,
+    world: World,
+    epochs: int = 2,
+    seed: int = 0,
+    days: range = range(70, 130),
+    stop: range = range(140, 165),
+    **changes: Any,
+) -> list[dict[str, Any]]:
+    settings = SETTINGS | {"epochs": epochs} | changes
+    knobs = {name: settings[name] for name in NETWORK_SETTINGS}
+    how = objective_of(settings), schedule_of(settings)
+    return train_network(network, panel, world.snapshots, days, stop, *how, **knobs, seed=seed, fold=0)
 
 
 def test_a_loss_that_is_not_finite_stops_with_its_days() -> None:
     module = nn.Linear(1, 1)
-    optimizer = make_optimizer("adamw", module, 0.1, 0.0)
+    optimizer = make_optimizer("adamw", module, 0.1, 0.0, 0.0)
     order = np.random.default_rng(0)
     with pytest.raises(InputError, match=r"loss nan in epoch 0 on days 7\.\.9"):
         fit(
@@ -148,14 +71,14 @@ def test_a_loss_that_is_not_finite_stops_with_its_days() -> None:
             [[7, 8, 9]],
             lambda _: torch.tensor(float("nan")),
             optimizer,
+            schedule_of(SETTINGS),
             1,
             1.0,
-            0,
-            0,
             1.0,
             order,
             lambda *_: False,
             "train",
+            {},
         )
 
 
@@ -277,3 +200,168 @@ def test_curves_of_rankers_without_epochs_are_empty_tables() -> None:
     table, curve = loss_curve([])
     assert table.is_empty()
     assert curve.columns == ["epoch", "train_loss", "stop_rank_ic", "fits"]
+
+
+# --- knobs and diagnostics, on a network that trains in a blink -----------------------------------
+
+SMALL = ARCHITECTURE | {"lookback": 5, "hidden": 8, "heads": 2, "graph": "off", "normalization": "none"}
+BLINK: dict[str, Any] = {"epochs": 1, "days_per_step": 5, "days": range(90, 115), "stop": range(120, 126)}
+# Past the 20 steps in which Shampoo is Adam, and the best epoch is not the first.
+LONG: dict[str, Any] = {
+    "schedule": "cosine_restarts", "t_0": 1, "epochs": 3, "days": range(65, 140), "stop": range(146, 186),
+}  # fmt: skip
+
+
+def small_network(world: World) -> AtftGatFan:
+    torch.manual_seed(0)
+    return AtftGatFan(make_encoder(world.panel, **SMALL), 8, 2)  # pyright: ignore
+
+
+def trained_scores(world: World, **changes: Any) -> np.ndarray:
+    network = small_network(world)
+    train(network, world.panel, world, **BLINK | changes)
+    return np.stack(list(score_days(network, world.panel, world.snapshots, range(130, 133))))
+
+
+@pytest.fixture(scope="module")
+def default_scores(world: World) -> np.ndarray:
+    return trained_scores(world)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "adabelief"},
+        {"optimizer": "shampoo", "_beside": {"optimizer": "adamw"}} | LONG,
+        {"schedule": "constant"},
+        {"schedule": "cosine_restarts"},
+        {"warmup_share": 0.5},
+        {"warmup_epochs": 0.2, "warmup_share": 0.9, "_beside": {"warmup_epochs": 0.5}},
+        {"t_0": 1, "schedule": "cosine_restarts", "_beside": {"t_0": 20}},
+        {"t_mult": 1, "_beside": {"t_mult": 2}} | LONG,
+        {"lr_floor": 0.5},
+        {"feature_clip": 1.0},
+        {"ema_decay": 0.9},
+        {"huber_weight": 0.0},
+        {"mse_weight": 1.0},
+        {"correlation_weight": 1.0},
+        {"rank_weight": 0.1},
+        {"rank_method": "cdf"},
+        {"rank_method": "sigmoid"},
+        {"rank_method": "sigmoid", "rank_temperature": 1.0, "_beside": {"rank_temperature": 0.2}},
+        {"horizon_weights": [1.0, 3.0]},
+    ],
+    ids=lambda changes: next(f"{name}={value}" for name, value in changes.items()),
+)  # fmt: skip
+def test_every_knob_changes_the_trained_scores(
+    world: World, default_scores: np.ndarray, changes: dict[str, Any]
+) -> None:
+    given = {name: value for name, value in changes.items() if name != "_beside"}
+    base = trained_scores(world, **given | changes["_beside"]) if "_beside" in changes else default_scores
+    scores = trained_scores(world, **given)
+    known = np.isfinite(base)
+    np.testing.assert_array_equal(known, np.isfinite(scores))
+    assert np.abs(scores - base)[known].max() > 1e-5 * base[known].std()
+
+
+def test_a_knob_that_is_off_changes_nothing(world: World, default_scores: np.ndarray) -> None:
+    """Equal weights of horizons, restarts after the end, a softness nobody asks for."""
+    same = trained_scores(world, horizon_weights=[2.0, 2.0], t_0=3, rank_temperature=5.0)
+    np.testing.assert_array_equal(same, default_scores)
+
+
+def test_the_correlation_term_is_the_linear_rank_term(world: World, default_scores: np.ndarray) -> None:
+    same = trained_scores(world, correlation_weight=1.0, rank_weight=0.0)
+    np.testing.assert_array_equal(same, default_scores)
+
+
+def test_kept_weights_are_the_average_over_steps(world: World) -> None:
+    seen: list[torch.Tensor] = []
+    plain = small_network(world)
+    hook = register_optimizer_step_post_hook(lambda *_: seen.append(plain.heads.weight.detach().clone()))
+    train(plain, world.panel, world, **BLINK)
+    hook.remove()
+    averaged = small_network(world)
+    train(averaged, world.panel, world, **BLINK, ema_decay=0.7)
+    share = 0.7 ** torch.arange(len(seen) - 1, -1, -1.0)
+    expected = (torch.stack(seen) * (share / share.sum())[:, None, None]).sum(0)
+    torch.testing.assert_close(averaged.heads.weight.detach(), expected)
+    assert not torch.equal(seen[-1], expected)
+
+
+def test_an_epoch_is_told_in_full(world: World) -> None:
+    """One step an epoch, so that every mean is over one value."""
+    panel, network = world.panel, small_network(world)
+    settings = BLINK | {"epochs": 2, "days": range(94, 99), "lr_floor": 0.5, "mse_weight": 0.25}
+    network.train()
+    history = train(network, panel, world, **settings)
+    row = history[0]
+    assert row["train_loss"] == pytest.approx(
+        0.5 * row["loss_huber"] + 0.25 * row["loss_mse"] + row["loss_rank"], rel=1e-5
+    )
+    assert {name for name in row if name.startswith("loss_")} == {"loss_huber", "loss_mse", "loss_rank"}
+    assert all(row[f"pull_{term}"] > 0 for term in ("huber", "mse", "rank"))
+    blocks = [row[f"gradient_{block}"] for block in ("selection", "temporal", "heads")]
+    assert row["gradient"] == pytest.approx(np.linalg.norm(blocks), rel=1e-5)
+    assert [row["lr"] for row in history] == pytest.approx([0.003, 0.0015])
+    best = max(history, key=lambda row: row["stop_rank_ic"])
+    days = BLINK["stop"]
+    scores = np.stack(list(score_days(network, panel, world.snapshots, days)))
+    daily = np.array([rank_ic(scores[:, :, h], panel.forward_return[days, :, h]) for h in range(2)])
+    assert best["stop_rank_ic"] == pytest.approx(np.nanmean(daily))
+    for h, horizon in enumerate((1, 5)):
+        assert best[f"stop_rank_ic_{horizon}"] == pytest.approx(np.nanmean(daily[h]))
+    assert best["dispersion"] == pytest.approx(np.nanstd(scores.astype(float), axis=1).mean(), rel=1e-6)
+    table, _ = loss_curve([{"fold": 0, "seed": 0, **row} for row in history])
+    assert set(row) | {"fold", "seed"} == set(table.columns)
+    assert table["epoch"].to_list() == [0, 1]
+
+
+def test_every_block_of_the_network_is_named(world: World) -> None:
+    network = network_of(world)
+    blocks = blocks_of(network)
+    assert list(blocks) == ["selection", "temporal", "fan", "graph", "heads"]
+    assert sum(p.numel() for block in blocks.values() for p in block) == parameter_count(network)
+
+
+def test_the_standard_error_knows_that_returns_overlap(world: World) -> None:
+    days = range(80, 160)
+    scores = np.random.default_rng(0).normal(size=(1, 48, 2)).repeat(len(days), 0).astype(np.float32)
+    facts = stop_facts(world.panel, days, scores)
+    for h, horizon in enumerate((1, 5)):
+        daily = rank_ic(scores[:, :, h], world.panel.forward_return[days, :, h])
+        daily = daily[np.isfinite(daily)]
+        variance = newey_west_variance(daily, default_lags(len(daily), horizon))
+        assert variance is not None
+        assert facts[f"stop_rank_ic_se_{horizon}"] == pytest.approx(variance**0.5)
+    naive = daily.std() / len(daily) ** 0.5
+    assert facts["stop_rank_ic_se_5"] > 1.3 * naive
+
+
+@pytest.mark.parametrize(
+    ("level", "spread", "flat_days", "refused"),
+    [(0, 0.0, 10, True), (1, 1e-8, 10, True), (1e4, 1e-3, 10, True), (0, 1e-7, 10, True), (0, 0.0, 6, True),
+     (0, 0.0, 5, False), (0, 1e-4, 10, False), (1, 1e-4, 10, False)],
+)  # fmt: skip
+def test_scores_that_tie_but_for_rounding_are_refused(
+    world: World, level: float, spread: float, flat_days: int, *, refused: bool
+) -> None:
+    days = range(120, 130)
+    noise = np.random.default_rng(0).normal(size=(10, 48, 2))
+    scores = noise.copy()
+    scores[:flat_days, :, 1] = level + spread * noise[:flat_days, :, 1]
+    scores = np.where(world.panel.tradable[days][:, :, None], scores, np.nan).astype(np.float32)
+    if not refused:
+        refuse_collapse(world.panel, days, scores, "train")
+        return
+    with pytest.raises(InputError, match=rf"train: all stocks score alike on {flat_days}0% .* at horizon 5") as error:
+        refuse_collapse(world.panel, days, scores, "train")
+    assert "\n" not in str(error.value)
+
+
+def test_a_collapsed_run_says_so_and_fails(world: World) -> None:
+    network = small_network(world)
+    nn.init.zeros_(network.heads.weight)
+    network.heads.weight.requires_grad_(False)
+    with pytest.raises(InputError, match="train fold 0 seed 4, epoch 0: all stocks score alike on 100% of the days"):
+        train(network, world.panel, world, **BLINK, seed=4)

@@ -43,3 +43,13 @@ class HingeSelection(nn.Module):
         basis = torch.stack([x, torch.tanh(x), x.abs(), functional.relu(x - 1), functional.relu(-x - 1)], dim=-2)
         chosen = basis * (weights * x.shape[-1]).unsqueeze(-2)
         return self.refine(self.embed(chosen.flatten(-2)) + self.unknown(unknown.to(x.dtype))), weights
+
+    def feature_layout(self) -> dict[str, tuple[tuple[int, ...], int]]:
+        """Which weights belong to one feature: parameter -> (shape to view it in, axis of the features)."""
+        hidden, features = self.unknown.weight.shape
+        return {
+            "embed.weight": ((hidden, 5, features), 2),
+            "squeeze.weight": ((hidden, features), 1),
+            "unknown.weight": ((hidden, features), 1),
+            "gate.weight": ((features, hidden), 0),
+        }

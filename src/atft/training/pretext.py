@@ -13,7 +13,8 @@ from atft.panel.labels import group_mean
 from atft.panel.store import Panel
 from atft.training.blocks import consecutive, load_block
 from atft.training.loop import fit, pick_device, seed_everything
-from atft.training.optimizers import make_optimizer
+from atft.training.optimizers.factory import make_optimizer
+from atft.training.schedule import Schedule
 
 
 def residual_target(panel: Panel, day: int) -> NDArray[np.float32]:
@@ -71,25 +72,24 @@ def pretrain(
         zero.append(float((target.nan_to_num().square() * masked).sum() / count))
         return ((guess - target.nan_to_num()).square() * masked).sum() / count
 
-    def after_epoch(epoch: int, loss: float) -> bool:
-        history.append({"epoch": epoch, "loss": loss, "zero_loss": float(np.mean(zero))})
+    def after_epoch(epoch: int, facts: dict[str, float]) -> bool:
+        history.append({"epoch": epoch, "loss": facts["train_loss"], "zero_loss": float(np.mean(zero))})
         zero.clear()
         return False
 
     runs = consecutive(train, encoder.lookback, days_per_step)
-    optimizer = make_optimizer("adamw", module, lr, 0.01)
     fit(
         module,
         runs,
         loss_of,
-        optimizer,
+        make_optimizer("adamw", module, lr, weight_decay=0.01, feature_clip=0.0),
+        Schedule("cosine", warmup_epochs=epochs, warmup_share=0.1, t_0=1, t_mult=1, floor=0.05),
         epochs,
         day_share,
-        0.1,
-        0.05,
-        1.0,
-        order,
-        after_epoch,
-        f"pretrain fold {fold} seed {seed}",
+        gradient_clip=1.0,
+        order=order,
+        after_epoch=after_epoch,
+        title=f"pretrain fold {fold} seed {seed}",
+        blocks={},
     )
     return history

@@ -1,7 +1,7 @@
 """One way to fit and to ask every kind of ranker, so that rivals go through the very same evaluation."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +17,8 @@ from atft.panel.store import Panel
 from atft.training.baselines import fit_lightgbm, fit_ridge, score_baseline
 from atft.training.checkpoint import load_weights, save_weights
 from atft.training.loop import seed_everything
+from atft.training.objective import TERMS, Objective
+from atft.training.schedule import Schedule
 from atft.training.supervised import make_encoder, score_days, train_network
 
 
@@ -69,7 +71,7 @@ def fit_ranker(
     splits: pl.DataFrame,
     fold: int,
     seed: int,
-) -> tuple[dict[str, Any], list[dict[str, float]]]:
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Fit the ranker of one (fold, seed) into `folder`; what was found, and a row per epoch (network only)."""
     roles = {
         role: panel.positions(splits.filter((pl.col("fold") == fold) & (pl.col("role") == role))["date"]).tolist()
@@ -90,9 +92,10 @@ def fit_ranker(
     network = _network(manifest, panel)
     if settings["init"] == "pretrained":
         load_weights(network.encoder, encoders / f"fold{fold}-seed{seed}.safetensors", "pretrain")
-    knobs = {name: settings[name] for name in _NETWORK_SETTINGS}
+    knobs = {name: settings[name] for name in NETWORK_SETTINGS}
     graph = _graph(manifest, snapshots)
-    history = train_network(network, panel, graph, roles["train"], roles["stop"], **knobs, seed=seed, fold=fold)
+    how = (objective_of(settings), schedule_of(settings))
+    history = train_network(network, panel, graph, roles["train"], roles["stop"], *how, **knobs, seed=seed, fold=fold)
     save_weights(network, file, {"fold": fold, "seed": seed})
     best = max(history, key=lambda row: row["stop_rank_ic"])
     return {
@@ -114,10 +117,32 @@ def score_ranker(
     return score_days(network, panel, _graph(manifest, snapshots), days)
 
 
-_NETWORK_SETTINGS = (
-    "epochs", "patience", "day_share", "days_per_step", "optimizer", "lr", "weight_decay", "warmup_share", "lr_floor",
-    "gradient_clip", "huber_weight", "rank_weight", "turnover_threshold",
+NETWORK_SETTINGS = (
+    "epochs", "patience", "day_share", "days_per_step", "optimizer", "lr", "weight_decay", "gradient_clip",
+    "feature_clip", "ema_decay", "turnover_threshold",
 )  # fmt: skip
+
+
+def objective_of(settings: Mapping[str, Any]) -> Objective:
+    """The objective that `params.yaml`, section train, asks for."""
+    return Objective(
+        weights={name: settings[f"{name}_weight"] for name in TERMS},
+        rank_method=settings["rank_method"],
+        rank_temperature=settings["rank_temperature"],
+        horizon_weights=settings["horizon_weights"],
+    )
+
+
+def schedule_of(settings: Mapping[str, Any]) -> Schedule:
+    """The learning-rate schedule that `params.yaml`, section train, asks for."""
+    return Schedule(
+        kind=settings["schedule"],
+        warmup_epochs=settings["warmup_epochs"],
+        warmup_share=settings["warmup_share"],
+        t_0=settings["t_0"],
+        t_mult=settings["t_mult"],
+        floor=settings["lr_floor"],
+    )
 
 
 def _network(manifest: Manifest, panel: Panel) -> AtftGatFan:

@@ -2,6 +2,8 @@
 
 import copy
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,16 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atft.errors import InputError
-from atft.evaluation.cross_section import rank_ic
-from atft.evaluation.weights import long_short_weights
 from atft.graph.edges import EDGE_FEATURES
 from atft.graph.snapshots import Snapshots
 from atft.model.atft_gat_fan import AtftGatFan, Encoder, block_start
 from atft.panel.store import Panel
 from atft.training.blocks import consecutive, day_edges, load_block, rows
+from atft.training.diagnostics import blocks_of, refuse_collapse, stop_facts
 from atft.training.loop import fit, pick_device, seed_everything
-from atft.training.losses import huber_loss, rank_loss
-from atft.training.optimizers import make_optimizer
+from atft.training.objective import LossWatch, Objective
+from atft.training.optimizers.averaging import WeightAverage
+from atft.training.optimizers.factory import Name, make_optimizer
+from atft.training.schedule import Schedule
 
 MAX_DEPTH_DROP = 0.5
 
@@ -70,73 +73,78 @@ def train_network(
     snapshots: Snapshots,
     train: Sequence[int],
     stop: Sequence[int],
+    objective: Objective,
+    schedule: Schedule,
+    optimizer: Name,
+    lr: float,
+    weight_decay: float,
+    gradient_clip: float,
+    feature_clip: float,
+    ema_decay: float,
     epochs: int,
     patience: int,
     day_share: float,
     days_per_step: int,
-    optimizer: str,
-    lr: float,
-    weight_decay: float,
-    warmup_share: float,
-    lr_floor: float,
-    gradient_clip: float,
-    huber_weight: float,
-    rank_weight: float,
     turnover_threshold: float,
     seed: int,
     fold: int,
-) -> list[dict[str, float]]:
+) -> list[dict[str, Any]]:
     """Fit in place; the weights of the epoch with the best mean RankIC on `stop` stay. One row per epoch.
+
+    With `ema_decay` `stop` judges, and what stays is, the mean of the weights over steps.
 
     Stochastic depth rises with the turnover of the scores on `stop` (measured without dropout,
     which would inflate it): p (1 + excess over the threshold), at most `MAX_DEPTH_DROP`.
+
+    Raises:
+        InputError: When the loss is no longer finite, or the scores of `stop` are all alike.
     """
     device = pick_device()
     order = seed_everything(seed, fold)
     network.to(device)
     lookback, base_drop = network.encoder.lookback, network.encoder.depth_drop
     best, best_weights, since, turnover = -np.inf, copy.deepcopy(network.state_dict()), 0, None
-    history: list[dict[str, float]] = []
+    history: list[dict[str, Any]] = []
+    watch = LossWatch(objective)
+    title = f"train fold {fold} seed {seed}"
 
     def loss_of(days: Sequence[int]) -> Tensor:
         block = load_block(panel, snapshots, days, lookback, device)
-        score = network(block.x, len(days), block.edge_index, block.edge_attr)
-        return huber_weight * huber_loss(score, block.label) + rank_weight * rank_loss(score, block.label)
+        return watch.loss(network(block.x, len(days), block.edge_index, block.edge_attr), block.label)
 
-    def after_epoch(epoch: int, loss: float) -> bool:
+    def after_epoch(epoch: int, facts: dict[str, float]) -> bool:
         nonlocal best, best_weights, since, turnover
-        scores = list(score_days(network, panel, snapshots, stop))
-        quality = _mean_rank_ic(panel, stop, scores)
-        traded = _mean_turnover(scores)
-        turnover = traded if turnover is None else 0.5 * turnover + 0.5 * traded
+        with average.applied() if average else nullcontext():
+            scores = np.stack(list(score_days(network, panel, snapshots, stop)))
+            refuse_collapse(panel, stop, scores, f"{title}, epoch {epoch}")
+            found = stop_facts(panel, stop, scores)
+            since += 1
+            if found["stop_rank_ic"] > best:
+                best, best_weights, since = found["stop_rank_ic"], copy.deepcopy(network.state_dict()), 0
+        turnover = found["turnover"] if turnover is None else 0.5 * turnover + 0.5 * found["turnover"]
         network.encoder.depth_drop = min(base_drop * max(turnover / turnover_threshold, 1.0), MAX_DEPTH_DROP)
         history.append(
-            {
-                "epoch": epoch,
-                "train_loss": loss,
-                "stop_rank_ic": quality,
-                "turnover": traded,
-                "depth_drop": network.encoder.depth_drop,
-            }
+            {"epoch": epoch, **facts, **watch.epoch_facts(), **found, "depth_drop": network.encoder.depth_drop}
         )
-        since += 1
-        if quality > best:
-            best, best_weights, since = quality, copy.deepcopy(network.state_dict()), 0
         return since >= patience
 
+    descent = make_optimizer(optimizer, network, lr, weight_decay, feature_clip)
+    average = WeightAverage(network, ema_decay) if ema_decay else None
+    if average:
+        descent.register_step_post_hook(lambda *_: average.update())
     fit(
         network,
         consecutive(train, lookback, days_per_step),
         loss_of,
-        make_optimizer("adabelief" if optimizer == "adabelief" else "adamw", network, lr, weight_decay),
+        descent,
+        schedule,
         epochs,
         day_share,
-        warmup_share,
-        lr_floor,
         gradient_clip,
         order,
         after_epoch,
-        f"train fold {fold} seed {seed}",
+        title,
+        blocks_of(network),
     )
     network.load_state_dict(best_weights)
     return history
@@ -167,16 +175,3 @@ def score_days(
             state = network.encoder.together(states[offset : offset + 1], *edges)
             score = network.heads(state)[0].float().cpu().numpy()
         yield np.where(panel.tradable[day][:, None], score, np.nan).astype(np.float32)
-
-
-def _mean_rank_ic(panel: Panel, days: Sequence[int], scores: Sequence[NDArray[np.float32]]) -> float:
-    """Mean RankIC over days and horizons; -1 where none is defined, so never the best."""
-    by_day = np.stack(scores)
-    values = np.array([rank_ic(by_day[:, :, h], panel.forward_return[days, :, h]) for h in range(by_day.shape[2])])
-    return float(np.nanmean(values)) if np.isfinite(values).any() else -1.0
-
-
-def _mean_turnover(scores: Sequence[NDArray[np.float32]], quantile: float = 0.1) -> float:
-    """Two-way daily turnover of the long-short deciles, mean over horizons (0 to 2)."""
-    weights = np.array([[long_short_weights(column.astype(float), quantile) for column in score.T] for score in scores])
-    return float(np.abs(np.diff(weights, axis=0)).sum(-1).mean()) if len(weights) > 1 else 0.0

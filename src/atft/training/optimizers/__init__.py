@@ -1,0 +1,1 @@
+"""How weights move: one optimiser a file, and what bounds or averages their steps."""
