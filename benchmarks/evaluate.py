@@ -33,6 +33,7 @@ from atft.evaluation.weights import target_weights
 from atft.panel.labels import forward_return
 from atft.program import pin_threads
 from memory import watched
+from timing import best
 
 Frame = Any  # of pandas, whose own types do not know what groupby and apply return
 
@@ -106,16 +107,6 @@ def evaluated(scores: list[Scores], market: Market, rules: Rules) -> dict[str, f
         report.evaluate_scores(scores, market, rules, threads=THREADS)
     whole = time.perf_counter() - start
     return {**seconds, "tables": whole - sum(seconds.values()), "whole": whole}
-
-
-def best(repeats: int, run: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of the fastest of `repeats` runs, and what it returned."""
-    fastest, out = float("inf"), None
-    for _ in range(repeats):
-        start = time.perf_counter()
-        out = run()
-        fastest = min(fastest, time.perf_counter() - start)
-    return fastest, out
 
 
 # --- the metrics alphalens has an equivalent of, by us and by pandas -----------------------------

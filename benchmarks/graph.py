@@ -2,10 +2,7 @@
 
 import os
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
@@ -15,6 +12,7 @@ import pandas as pd
 from atft.graph.edges import correlations, day_weights, market_residuals, nearest, sector_residuals, tamed
 from atft.graph.snapshots import HierarchicalGraphBuilder
 from atft.program import pin_threads
+from timing import best
 
 STOCKS, WINDOW, NEIGHBORS, SECTORS, THREADS = 4000, 120, 20, 33, 2
 BUILDER = HierarchicalGraphBuilder(
@@ -35,16 +33,6 @@ def market(gaps: float) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
     some = rng.random(STOCKS) < gaps
     present[:, some] = rng.random((WINDOW, int(some.sum()))) > 0.05
     return np.where(present, 0.01 * returns, 0).astype(np.float32), present, sector, industry
-
-
-def best(repeats: int, run: Callable[[], Any]) -> tuple[float, Any]:
-    """Seconds of the fastest of `repeats` runs, and what it returned."""
-    fastest, out = float("inf"), None
-    for _ in range(repeats):
-        start = time.perf_counter()
-        out = run()
-        fastest = min(fastest, time.perf_counter() - start)
-    return fastest, out
 
 
 def by_pandas(frame: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

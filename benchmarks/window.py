@@ -6,8 +6,6 @@ Run: python benchmarks/window.py [--stocks 4000 --features 395 --lookback 60]
 import argparse
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
@@ -20,6 +18,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from atft.panel.store import PanelWriter, read_panel
+from timing import best
 
 DAYS, SAMPLES, BATCH = 130, 2048, 512
 
@@ -38,7 +37,13 @@ def write(folder: Path, stocks: int, features: int) -> None:
             small = dict.fromkeys(("tradable", "has_bar", "can_trade"), one) | dict.fromkeys(
                 ("sector", "industry"), one.astype(np.int16)
             )
-            large = {"features": values[day], "label": none, "forward_return": none, "daily_return": none[:, 0].copy()}
+            large = {
+                "features": values[day],
+                "label": none,
+                "forward_return": none,
+                "daily_return": none[:, 0].copy(),
+                "money_traded": none[:, 0].copy(),
+            }
             writer.write_day(np.datetime64("2020-01-01") + day, large | small)
     flat = values.swapaxes(0, 1).reshape(-1, features)
     rows = pa.record_batch([pa.FixedSizeListArray.from_arrays(pa.array(flat.ravel()), features)], names=["features"])
@@ -68,15 +73,6 @@ class Slices(Dataset[torch.Tensor]):
         return torch.from_numpy(part.column(0).flatten().to_numpy().reshape(self.lookback, -1).copy())
 
 
-def best(repeats: int, run: Callable[[], object]) -> float:
-    fastest = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        fastest = min(fastest, time.perf_counter() - start)
-    return fastest
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--stocks", type=int, default=4000)
@@ -99,14 +95,14 @@ def main() -> None:
         out = torch.empty(span, args.stocks, args.features)
         plain = torch.randn(out.shape)
         size = out.nbytes
-        copies = best(3, lambda: [out.copy_(panel.window(s, s + span)) for s in starts]) / len(starts)
-        memcpy = best(3, lambda: [out.copy_(plain) for _ in starts]) / len(starts)
-        views = best(3, lambda: [panel.window(s, s + span) for s in starts]) / len(starts)
+        copies = best(3, lambda: [out.copy_(panel.window(s, s + span)) for s in starts])[0] / len(starts)
+        memcpy = best(3, lambda: [out.copy_(plain) for _ in starts])[0] / len(starts)
+        views = best(3, lambda: [panel.window(s, s + span) for s in starts])[0] / len(starts)
         peers = {}
         for kind in ("columns", "rows"):
             dataset = Slices(folder / f"{kind}.arrow", args.stocks, span)
             loader = DataLoader(dataset, batch_size=BATCH)
-            peers[kind] = best(2, lambda: list(loader)) / SAMPLES  # noqa: B023
+            peers[kind] = best(2, lambda: list(loader))[0] / SAMPLES  # noqa: B023
             for i in range(0, SAMPLES, 97):
                 start = i % (DAYS - span)
                 assert torch.equal(dataset[i], panel.window(start, start + span)[:, i % args.stocks])

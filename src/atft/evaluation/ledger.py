@@ -65,7 +65,7 @@ class Row:
 
 
 def read_ledger(folder: Path) -> list[Row]:
-    """All rows, in the order of their judgement.
+    """All rows, in the order in which they spent; those that tie, by name.
 
     Raises:
         InputError: When a row cannot be read.

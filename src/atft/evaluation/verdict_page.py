@@ -10,7 +10,6 @@ from atft.evaluation.ledger import Search
 from atft.evaluation.verdict import Difference, Judgement, Trial, worse
 
 COLUMNS = ("number", "base", "candidate", "difference", "90 % interval", "beyond noise")
-FINAL = ("accepted", "rejected", "unresolved", "failed")
 
 
 @dataclass(frozen=True)
