@@ -9,7 +9,7 @@ from torch_geometric.nn import GATv2Conv
 
 from atft.model.atft_gat_fan import AtftGatFan, Encoder, block_start, parameter_count
 from atft.model.attention import TemperedGATv2, with_groups
-from atft.model.fan import FrequencyAdaptiveNorm, dominant_components
+from atft.model.fan import FINER, FrequencyAdaptiveNorm, Waves
 from atft.model.selection import HingeSelection
 from atft.model.temporal import TemporalEncoder
 
@@ -162,14 +162,27 @@ def test_selection_starts_uniform_and_its_weights_sum_to_one() -> None:
     torch.testing.assert_close(weights, torch.full_like(weights, 1 / FEATURES))
 
 
-@pytest.mark.parametrize("lags", [8, 9])
-def test_fan_takes_out_the_planted_cycle(lags: int) -> None:
-    time = torch.arange(lags) / lags
-    cycle = torch.sin(2 * math.pi * 2 * time + 0.3)
-    small = 0.1 * torch.cos(2 * math.pi * 3 * time)
-    dominant, residual = dominant_components((cycle + small + 5).expand(2, 3, -1), 1)
-    torch.testing.assert_close(dominant[0, 0], cycle + 5, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(residual[1, 2], small, atol=1e-4, rtol=1e-4)
+@pytest.mark.parametrize("lags", [16, 17, 60])
+def test_fan_finds_the_planted_cycle_between_two_bins(lags: int) -> None:
+    """Frequency, phase and amplitude of a cycle that no Fourier bin fits, whatever the level."""
+    ago = torch.arange(1 - lags, 1)
+    cycles, phase = 2 + 1 / FINER, 0.9
+    level = 5 + 3 * torch.cos(2 * math.pi * cycles / lags * ago + phase)
+    facts, rest = Waves(lags, 1)(level.expand(2, 3, -1))
+    cosine, sine, size, frequency = facts[1, 2, 0].tolist()
+    assert frequency == pytest.approx(4 * cycles / lags - 1)
+    assert size == pytest.approx(math.log(3), abs=0.1)  # the mean of a cut cycle is not that of a whole one
+    assert math.atan2(sine, cosine) == pytest.approx(phase, abs=0.1)
+    assert rest.std() < 0.1 * level.std()
+
+
+def test_fan_takes_out_the_strongest_cycle_first() -> None:
+    ago = torch.arange(1 - 32, 1)
+    strong, weak = (torch.cos(2 * math.pi * cycles / 32 * ago) for cycles in (3.0, 9.0))
+    facts, rest = Waves(32, 2)(2 * strong + weak)
+    torch.testing.assert_close(facts[:, 3], 4 * torch.tensor([3.0, 9.0]) / 32 - 1)
+    assert rest.abs().max() < 1e-4
+    assert Waves(32, 1)(2 * strong + weak)[1].std() == pytest.approx(weak.std().item(), rel=1e-3)
 
 
 def test_gat_at_temperature_one_is_torch_geometrics() -> None:
