@@ -37,7 +37,7 @@ def main() -> None:
     tradable = [role for role in HELD_OUT if follow_in_time(splits, role)]
     report = evaluate_scores(scores, market, rules, tradable, oracle, manifest.threads)
     with new_file(paths.PREDICTIONS) as file:
-        prediction_rows(scores, panel).write_parquet(file)
+        prediction_rows(scores, panel, manifest.architecture["quantiles"]).write_parquet(file)
     for path, table in {
         paths.DAILY: report.daily,
         paths.BREAKDOWN: report.breakdown,

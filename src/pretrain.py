@@ -28,7 +28,7 @@ def main() -> None:
             dates = splits.filter((pl.col("fold") == fold) & (pl.col("role") == "train"))["date"]
             for seed in params.seeds:
                 seed_everything(seed, fold)
-                encoder = make_encoder(panel, **dict(model))
+                encoder = make_encoder(panel, **model.model_dump(exclude={"quantiles"}))
                 history = pretrain(
                     encoder,
                     panel,

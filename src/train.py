@@ -10,7 +10,7 @@ from atft.config import load_params
 from atft.graph.snapshots import read_snapshots
 from atft.panel.store import folds, read_panel
 from atft.program import new_file, new_folder, pin_threads, run_program, write_json
-from atft.training.history import loss_curve, training_summary
+from atft.training.history import loss_curve, selection_table, training_summary
 from atft.training.rankers import Manifest, fit_ranker, schedule_of, write_manifest
 
 
@@ -30,20 +30,24 @@ def main() -> None:
         architecture=dict(params.model),
         settings=params.train.model_dump(exclude={"model"}),
     )
-    fits, epochs = [], []
+    fits, epochs, weights = [], [], []
     with new_folder(paths.RANKER) as folder:
         write_manifest(folder, manifest)
         for fold in folds(splits):
             for seed in params.seeds:
-                found, history = fit_ranker(manifest, folder, paths.ENCODER, panel, snapshots, splits, fold, seed)
-                fits.append({"fold": fold, "seed": seed, **found})
-                epochs += [{"fold": fold, "seed": seed, **row} for row in history]
+                fit = fit_ranker(manifest, folder, paths.ENCODER, panel, snapshots, splits, fold, seed)
+                who = {"fold": fold, "seed": seed}
+                fits.append(who | fit.found)
+                epochs += [who | row for row in fit.epochs]
+                weights += [who | {"feature": name, "weight": weight} for name, weight in fit.weights.items()]
     write_json(paths.TRAIN_METRICS, training_summary(manifest.kind, fits))
     table, curve = loss_curve(epochs)
     with new_file(paths.TRAIN_EPOCHS) as file:
         table.write_csv(file)
     with new_file(paths.LOSS_PLOT) as file:
         curve.write_csv(file)
+    with new_file(paths.SELECTION) as file:
+        selection_table(weights).write_csv(file)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,15 @@ def load(folder: Path, monkeypatch: pytest.MonkeyPatch, **knobs: Any) -> Any:
         ("train__mse_weight", -0.1, "train.mse_weight: Input should be greater than or equal to 0"),
         ("train__rank_method", "soft", "train.rank_method: Input should be 'linear', 'cdf' or 'sigmoid'"),
         ("train__rank_temperature", 0, "train.rank_temperature: Input should be greater than 0"),
-        ("train__quantile_weight", 0.5, "train.quantile_weight: the network has no quantile heads"),
+        ("train__quantile_weight", 0.5, r"train.quantile_weight: needs levels in model.quantiles, such as \[0.1,"),
+        ("model__quantiles", [0.1, 0.9], "model.quantiles: nothing would train them; set train.quantile_weight, or"),
+        ("model__quantiles", [0.1, 1], r"model.quantiles.1: Input should be less than 1 \(given: 1\)"),
+        ("model__quantiles", [0.0, 0.5], "model.quantiles.0: Input should be greater than 0"),
+        ("model__quantiles", [0.5, 0.1], "model: quantiles must ascend, each level once"),
+        ("model__quantiles", [0.1, 0.1], "model: quantiles must ascend, each level once"),
+        ("model__selection", "vsn", "model.selection: Input should be 'hinge' or 'paper'"),
+        ("model__attention_dropout", 1.0, "model.attention_dropout: Input should be less than 1"),
+        ("model__attention_scores", "bound", "model.attention_scores: Input should be 'free' or 'normalized'"),
         (
             "train__horizon_weights",
             [1, 2],
@@ -101,6 +109,11 @@ def test_a_network_needs_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for term in ("huber", "mse", "correlation", "rank"):
         off = {"train__huber_weight": 0, "train__rank_weight": 0}
         load(tmp_path, monkeypatch, **off | {f"train__{term}_weight": 0.1})
+
+
+def test_quantiles_and_their_weight_go_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = load(tmp_path, monkeypatch, model__quantiles=[0.1, 0.5, "9e-1"], train__quantile_weight=0.5)
+    assert params.model.quantiles == [0.1, 0.5, 0.9]
 
 
 def test_what_exp_run_writes_is_read_as_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

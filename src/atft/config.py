@@ -6,6 +6,7 @@ any stage starts to work. Rules that span sections stand at the end of `Params`.
 
 import re
 from datetime import date
+from itertools import pairwise
 from typing import Annotated, Any, Literal, Self
 
 import yaml
@@ -155,20 +156,26 @@ class Model(Section):
     lookback: Annotated[int, Field(ge=5)]
     hidden: Annotated[int, Field(ge=8)]
     heads: Count
+    selection: Literal["hinge", "paper"]
     graph: Annotated[Literal["on", "off", "shuffled"], BeforeValidator(_switch)]
     graph_layers: Count
     normalization: Literal["fan", "none"]
     fan_channels: Annotated[list[str], Field(min_length=1)]
     fan_components: Count
     dropout: Share
+    attention_dropout: Share
+    attention_scores: Literal["free", "normalized"]
     stochastic_depth: Share
+    quantiles: list[Annotated[Number, Field(gt=0, lt=1)]]
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> Self:
+    def _sizes_agree(self) -> Self:
         if self.hidden % self.heads:
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
         if self.fan_components > self.lookback // 2:
             raise ValueError(f"fan_components must be at most lookback / 2 = {self.lookback // 2}")
+        if any(low >= high for low, high in pairwise(self.quantiles)):
+            raise ValueError("quantiles must ascend, each level once")
         return self
 
 
@@ -288,8 +295,14 @@ class Params(Section):
                 f"train.horizon_weights: {len(weights)} weights for {len(self.data.horizons)} data.horizons; give one "
                 f"for each, or null"
             )
-        if self.train.quantile_weight:
-            raise ValueError("train.quantile_weight: the network has no quantile heads yet, so it must be 0")
+        if self.train.quantile_weight and not self.model.quantiles:
+            raise ValueError(
+                "train.quantile_weight: needs levels in model.quantiles, such as [0.1, 0.5, 0.9], or must be 0"
+            )
+        if self.model.quantiles and not self.train.quantile_weight:
+            raise ValueError(
+                "model.quantiles: nothing would train them; set train.quantile_weight, or leave them out: []"
+            )
         if len(set(self.seeds)) < len(self.seeds) or len(set(self.data.horizons)) < len(self.data.horizons):
             raise ValueError("seeds and data.horizons must not repeat a value")
         if self.graph.min_overlap > self.graph.window:

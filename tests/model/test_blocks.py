@@ -8,22 +8,27 @@ from torch import Tensor, nn
 from torch_geometric.nn import GATv2Conv
 
 from atft.model.atft_gat_fan import AtftGatFan, Encoder, block_start, parameter_count
-from atft.model.attention import TemperedGATv2, with_groups
+from atft.model.attention import GraphAttention, TemperedGATv2, with_groups
 from atft.model.fan import FINER, FrequencyAdaptiveNorm, Waves
-from atft.model.selection import HingeSelection
+from atft.model.gating import GatedResidual
+from atft.model.heads import QuantileHeads
+from atft.model.selection import SELECTIONS, HingeSelection, PaperSelection
 from atft.model.temporal import TemporalEncoder
 
 L, STOCKS, FEATURES, DAYS, EDGE = 8, 12, 6, 3, 5
 
 
-def network(**changes: object) -> AtftGatFan:
+def network(levels: int = 0, **changes: object) -> AtftGatFan:
     torch.manual_seed(0)
     settings = {
         "features": FEATURES, "fan_channels": [0, 2], "edge_features": EDGE, "lookback": L, "hidden": 16, "heads": 4,
-        "graph": "on", "graph_layers": 2, "normalization": "fan", "fan_components": 2, "dropout": 0.0,
-        "stochastic_depth": 0.0,
+        "selection": "hinge", "graph": "on", "graph_layers": 2, "normalization": "fan", "fan_components": 2,
+        "dropout": 0.0, "attention_dropout": 0.0, "attention_scores": "free", "stochastic_depth": 0.0,
     }  # fmt: skip
-    return AtftGatFan(Encoder(**settings | changes), 16, 4)  # pyright: ignore
+    return AtftGatFan(Encoder(**settings | changes), 16, 4, levels)  # pyright: ignore
+
+
+both_selections = pytest.mark.parametrize("selection", SELECTIONS)
 
 
 @pytest.fixture
@@ -35,12 +40,15 @@ def inputs() -> tuple[Tensor, Tensor, Tensor]:
     return x, edge_index, torch.rand(edge_index.shape[1], EDGE, generator=generator)
 
 
-def test_every_parameter_has_gradient(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+@both_selections
+def test_every_parameter_has_gradient(selection: str, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     x, index, attr = inputs
-    net = network()
-    nn.init.normal_(net.encoder.selection.gate.weight)  # starts at zero, which stops the layer before it
+    net = network(levels=3, selection=selection)
+    if selection == "hinge":
+        nn.init.normal_(net.encoder.selection.gate.weight)  # starts at zero, which stops the layer before it
     x[torch.rand(x.shape, generator=torch.Generator().manual_seed(2)) < 0.1] = torch.nan
-    net(x, DAYS, index, attr).square().sum().backward()
+    score, quantiles = net(x, DAYS, index, attr)
+    (score.square().sum() + quantiles.square().sum()).backward()
     dead = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert dead == []
 
@@ -53,70 +61,78 @@ def test_a_switch_that_removes_a_block_changes_the_scores(
     whole, without = network(), network(**switch)
     without.load_state_dict({k: v for k, v in whole.state_dict().items() if k in without.state_dict()})
     assert parameter_count(without) < parameter_count(whole)
-    assert not torch.allclose(whole(x, DAYS, index, attr), without(x, DAYS, index, attr), atol=1e-3)
+    assert not torch.allclose(whole(x, DAYS, index, attr).score, without(x, DAYS, index, attr).score, atol=1e-3)
 
 
-@pytest.mark.parametrize("block", ["selection", "temporal", "fan", "graph"])
-def test_silencing_a_block_changes_the_scores(block: str, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+@pytest.mark.parametrize(
+    ("block", "selection"),
+    [("selection", "hinge"), ("selection", "paper"), ("temporal", "hinge"), ("fan", "hinge"), ("graph", "hinge")],
+)
+def test_silencing_a_block_changes_the_scores(
+    block: str, selection: str, inputs: tuple[Tensor, Tensor, Tensor]
+) -> None:
     x, index, attr = inputs
-    net = network()
-    before = net(x, DAYS, index, attr)
+    net = network(selection=selection)
+    before = net(x, DAYS, index, attr).score
     for parameter in getattr(net.encoder, block).parameters():
         nn.init.zeros_(parameter)
-    assert not torch.allclose(before, net(x, DAYS, index, attr), atol=1e-3)
+    assert not torch.allclose(before, net(x, DAYS, index, attr).score, atol=1e-3)
 
 
-def test_permuting_stocks_permutes_scores(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+@both_selections
+def test_permuting_stocks_permutes_scores(selection: str, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     x, index, attr = inputs
-    net = network()
+    net = network(selection=selection)
     order = torch.randperm(STOCKS, generator=torch.Generator().manual_seed(2))
     place = torch.empty_like(order)
     place[order] = torch.arange(STOCKS)
     day, stock = index // STOCKS, index % STOCKS
-    moved = net(x[:, order], DAYS, day * STOCKS + place[stock], attr)
-    torch.testing.assert_close(moved, net(x, DAYS, index, attr)[:, order], atol=1e-5, rtol=1e-4)
+    moved = net(x[:, order], DAYS, day * STOCKS + place[stock], attr).score
+    torch.testing.assert_close(moved, net(x, DAYS, index, attr).score[:, order], atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("block", ["selection and temporal", "fan"])
+@pytest.mark.parametrize("selection", [*SELECTIONS, None])
 @pytest.mark.parametrize("days_ago", [0, 1, L - 1])
-def test_each_day_of_the_window_reaches_the_output(block: str, days_ago: int) -> None:
+def test_each_day_of_the_window_reaches_the_output(selection: str | None, days_ago: int) -> None:
     """The last day above all: a normalisation that pads or centres loses it."""
     torch.manual_seed(3)
     x = torch.randn(L, STOCKS, FEATURES, requires_grad=True)
-    if block == "fan":
+    if selection is None:
         out = FrequencyAdaptiveNorm(2, L, 2, 16, 0.0)(x[..., :2], 1)
     else:
-        out = TemporalEncoder(16, 4, L, 0.0)(HingeSelection(FEATURES, 16, 0.0)(x)[0], 1)
+        out, _ = TemporalEncoder(16, 4, L, 0.0, 0.0)(SELECTIONS[selection](FEATURES, 16, 0.0)(x)[0], 1)
     (out * torch.randn(out.shape)).sum().backward()  # a plain sum is blind behind a LayerNorm
     assert x.grad is not None
     assert x.grad[-1 - days_ago].abs().sum() > 1e-4
 
 
-def test_no_day_sees_a_later_one(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+@both_selections
+def test_no_day_sees_a_later_one(selection: str, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     x, index, attr = inputs
-    net = network()
-    before = net(x, DAYS, index, attr)
+    net = network(selection=selection)
+    before = net(x, DAYS, index, attr).score
     x = x.clone()
     x[-1] += 1
-    after = net(x, DAYS, index, attr)
+    after = net(x, DAYS, index, attr).score
     torch.testing.assert_close(before[:-1], after[:-1])
     assert not torch.allclose(before[-1], after[-1])
 
 
-def test_stocks_meet_only_in_the_graph(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+@both_selections
+def test_stocks_meet_only_in_the_graph(selection: str, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     x, index, attr = inputs
     changed = x.clone()
     changed[:, 0] += 1
     for graph, spreads in (("off", False), ("on", True)):
-        net = network(graph=graph)
-        others = (net(x, DAYS, index, attr) - net(changed, DAYS, index, attr))[:, 1:].abs().max()
+        net = network(graph=graph, selection=selection)
+        others = (net(x, DAYS, index, attr).score - net(changed, DAYS, index, attr).score)[:, 1:].abs().max()
         assert bool(others > 1e-4) == spreads
 
 
 def test_days_of_a_batch_do_not_meet(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     x, index, attr = inputs
     net = network().eval()
-    state = net.encoder.stocks(x, DAYS)
+    state = net.encoder.stocks(x, DAYS)[0]
     together = net.encoder.together(state, index, attr)
     for day in range(DAYS):
         here = (index[0] // STOCKS) == day
@@ -126,38 +142,52 @@ def test_days_of_a_batch_do_not_meet(inputs: tuple[Tensor, Tensor, Tensor]) -> N
 
 def test_temporal_attention_equals_a_window_at_a_time() -> None:
     torch.manual_seed(4)
-    block = TemporalEncoder(16, 4, L, 0.0)
+    block = TemporalEncoder(16, 4, L, 0.0, 0.0)
     rows = torch.randn(DAYS + L - 1, 5, 16)
-    together = block(rows, DAYS)
+    together, weights = block(rows, DAYS)
+    torch.testing.assert_close(weights.sum(-1), torch.ones(DAYS, 5))
     for day in range(DAYS):
-        torch.testing.assert_close(block(rows[: L + day], 1)[0], together[day], atol=1e-6, rtol=1e-5)
+        alone, lags = block(rows[: L + day], 1)
+        torch.testing.assert_close(alone[0], together[day], atol=1e-6, rtol=1e-5)
+        torch.testing.assert_close(lags[0], weights[day])
 
 
-def test_unknown_is_not_the_same_as_average() -> None:
+@both_selections
+def test_unknown_is_not_the_same_as_average(selection: str) -> None:
     """NaN weighs nothing, tells that it is unknown, and poisons nothing; a stock without any row is fine."""
     torch.manual_seed(0)
-    selection = HingeSelection(FEATURES, 16, 0.0)
-    nn.init.normal_(selection.unknown.weight)
+    block = SELECTIONS[selection](FEATURES, 16, 0.0)
+    nn.init.normal_(block.unknown.weight)
     average = torch.zeros(3, FEATURES)
     unknown = average.clone()
     unknown[0, 2], unknown[1] = torch.nan, torch.nan
-    out, weights = selection(unknown)
+    out, weights = block(unknown)
     assert torch.isfinite(out).all()
     assert weights[0, 2] == 0
     assert weights[0].sum().item() == pytest.approx(1)
     assert weights[1].sum() == 0
-    other = selection(average)[0]
+    other = block(average)[0]
     assert not torch.allclose(out[:2], other[:2], atol=1e-3)
     assert torch.equal(out[2], other[2])
 
 
-def test_unknown_days_do_not_poison_a_score(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+@both_selections
+def test_unknown_days_do_not_poison_a_score(selection: str, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     x, index, attr = inputs
     x[:3], x[5, 1], x[:, 2, 0] = torch.nan, torch.nan, torch.nan
-    assert torch.isfinite(network()(x, DAYS, index, attr)).all()
+    assert torch.isfinite(network(selection=selection)(x, DAYS, index, attr).score).all()
 
 
-def test_selection_starts_uniform_and_its_weights_sum_to_one() -> None:
+@both_selections
+def test_selection_weights_sum_to_one_over_the_known(selection: str) -> None:
+    x = torch.randn(7, FEATURES)
+    x[2, 3] = torch.nan
+    weights = SELECTIONS[selection](FEATURES, 16, 0.0)(x)[1]
+    torch.testing.assert_close(weights.sum(-1), torch.ones(7))
+    assert (weights >= 0).all()
+
+
+def test_the_hinge_selection_starts_uniform() -> None:
     weights = HingeSelection(FEATURES, 16, 0.0)(torch.randn(7, FEATURES))[1]
     torch.testing.assert_close(weights, torch.full_like(weights, 1 / FEATURES))
 
@@ -185,9 +215,46 @@ def test_fan_takes_out_the_strongest_cycle_first() -> None:
     assert Waves(32, 1)(2 * strong + weak)[1].std() == pytest.approx(weak.std().item(), rel=1e-3)
 
 
+def test_the_papers_selection_is_a_loop_over_features() -> None:
+    """Feature by feature with ordinary modules: an embedding, a gated residual network, a weight."""
+    torch.manual_seed(7)
+    block = PaperSelection(FEATURES, 16, 0.0)
+    for parameter in block.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(4, 5, FEATURES)
+    x[0, 1, 2], x[1, 0], x[:, 3, 4] = torch.nan, torch.nan, torch.nan
+    bank = dict(block.each.named_parameters())
+    embedded, values = [], []
+    for j in range(FEATURES):
+        embed, each = nn.Linear(1, 16), GatedResidual(16, 0.0)
+        embed.load_state_dict({"weight": block.embed.weight[j].T, "bias": block.embed.bias[j]})
+        each.load_state_dict({name: p[j].T if p.ndim == 3 else p[j] for name, p in bank.items()})
+        known = torch.isfinite(x[..., j : j + 1])
+        xi = embed(x[..., j : j + 1].nan_to_num())
+        values.append(torch.where(known, each(xi), 0.0))
+        embedded.append(torch.where(known, xi, 0.0))
+    told = torch.cat(embedded, dim=-1)
+    branch = block.outer(nn.functional.elu(block.inner(told)))
+    content, gate = block.choose.gate(branch).chunk(2, dim=-1)
+    logits = block.choose.norm(block.shortcut(told) + torch.sigmoid(gate) * content)
+    expected = torch.nan_to_num(torch.softmax(logits.masked_fill(x.isnan(), -torch.inf), dim=-1))
+    out = sum(expected[..., j : j + 1] * value for j, value in enumerate(values))
+    out = out + torch.isnan(x).float() @ block.unknown.weight.T
+    found, weights = block(x)
+    torch.testing.assert_close(weights, expected, atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(found, out, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("features", "hidden"), [(FEATURES, 16), (11, 8)])
+def test_the_papers_selection_has_as_many_parameters_as_it_says(features: int, hidden: int) -> None:
+    f, h = features, hidden
+    said = f * (5 * h**2 + 11 * h + f * h + 5) + h**2 + 2 * h
+    assert parameter_count(PaperSelection(features, hidden, 0.0)) == said
+
+
 def test_gat_at_temperature_one_is_torch_geometrics() -> None:
     torch.manual_seed(5)
-    mine = TemperedGATv2(16, 4, EDGE, 0.0)
+    mine = TemperedGATv2(16, 4, EDGE, 0.0, "free")
     theirs = GATv2Conv(16, 4, heads=4, edge_dim=EDGE - 1, add_self_loops=False)
     theirs.load_state_dict({name: value for name, value in mine.state_dict().items() if name != "rho"})
     x, index, attr = torch.randn(STOCKS, 16), torch.randint(0, STOCKS, (2, 50)), torch.rand(50, EDGE)
@@ -200,9 +267,37 @@ def test_gat_at_temperature_one_is_torch_geometrics() -> None:
     assert not torch.allclose(mine(x, index, attr), theirs(x, index, attr[:, :-1]), atol=1e-4)
 
 
+def test_normalized_scores_bound_what_the_temperature_divides() -> None:
+    """Where free scores grow with their vector, the odds of equally heavy links stay within exp(2 sqrt(C) / tau)."""
+    torch.manual_seed(10)
+    x, index, attr = torch.randn(STOCKS, 16), torch.randint(0, STOCKS, (2, 80)), torch.rand(80, EDGE)
+    attr[:, -1] = 1.0
+    outcomes = {}
+    for scores in ("free", "normalized"):
+        layer = TemperedGATv2(16, 4, EDGE, 0.0, scores)
+        nn.init.normal_(layer.att)
+        for length in (1.0, 100.0):
+            layer.att.data *= length
+            alpha = layer(x, index, attr, return_attention_weights=True)[1][1]
+            odds = [alpha[index[1] == i].amax(0) / alpha[index[1] == i].amin(0) for i in index[1].unique()]
+            outcomes[scores, length] = torch.stack(odds)
+    torch.testing.assert_close(alpha, weights_by_cosine(layer, x, index, attr))
+    assert outcomes["free", 100.0].max() > math.exp(4)
+    assert outcomes["normalized", 100.0].max() <= math.exp(4) * (1 + 1e-5)
+    torch.testing.assert_close(outcomes["normalized", 1.0], outcomes["normalized", 100.0])
+
+
+def weights_by_cosine(layer: TemperedGATv2, x: Tensor, index: Tensor, attr: Tensor) -> Tensor:
+    """Attention weights by cosine, edge by edge."""
+    left, right, edge = layer.lin_l(x), layer.lin_r(x), layer.lin_edge(attr[:, :-1])
+    mixed = nn.functional.leaky_relu(left[index[0]] + right[index[1]] + edge, 0.2).view(-1, 4, 4)
+    logits = 2 * nn.functional.cosine_similarity(mixed, layer.att, dim=-1)
+    return torch.stack([logits[k].exp() / logits[index[1] == i].exp().sum(0) for k, i in enumerate(index[1])])
+
+
 def test_a_weight_scales_the_odds_of_its_link() -> None:
     torch.manual_seed(6)
-    layer, x = TemperedGATv2(16, 4, EDGE, 0.0), torch.randn(3, 16)
+    layer, x = TemperedGATv2(16, 4, EDGE, 0.0, "free"), torch.randn(3, 16)
     nn.init.constant_(layer.rho, 0.7)
     index, attr = torch.tensor([[0, 1, 2], [2, 2, 2]]), torch.rand(3, EDGE)
 
@@ -222,7 +317,7 @@ def test_weights_alone_leave_equal_links_as_they_are(inputs: tuple[Tensor, Tenso
     net = network()
     heavy = torch.cat([attr[:, :-1], torch.full((len(attr), 1), 7.0)], dim=1)
     light = torch.cat([attr[:, :-1], torch.full((len(attr), 1), 0.1)], dim=1)
-    torch.testing.assert_close(net(x, DAYS, index, heavy), net(x, DAYS, index, light), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(net(x, DAYS, index, heavy).score, net(x, DAYS, index, light).score, atol=1e-5, rtol=1e-4)
 
 
 def hierarchy_of(days: int, weight: float, order: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -261,7 +356,7 @@ def test_stocks_meet_through_their_groups_alone(inputs: tuple[Tensor, Tensor, Te
     index, attr = hierarchy_of(DAYS, 1.0)
     changed = x.clone()
     changed[:, 0] += 1
-    moved = (net(x, DAYS, index, attr) - net(changed, DAYS, index, attr)).abs().amax((0, 2))
+    moved = (net(x, DAYS, index, attr).score - net(changed, DAYS, index, attr).score).abs().amax((0, 2))
     assert (moved[:11] > 1e-6).all()
     assert moved[11] == 0
 
@@ -271,9 +366,9 @@ def test_a_heavier_hierarchy_says_more_and_without_weight_there_is_none(inputs: 
     net = network()
     index, attr = hierarchy_of(DAYS, 1.0)
     loops = (index[0] == index[1]).nonzero()[:, 0]
-    alone = net(x, DAYS, index[:, loops], attr[loops])
+    alone = net(x, DAYS, index[:, loops], attr[loops]).score
     away = [
-        float((net(x, DAYS, *hierarchy_of(DAYS, weight)) - alone).detach().abs()[:, :11].mean())
+        float((net(x, DAYS, *hierarchy_of(DAYS, weight)).score - alone).detach().abs()[:, :11].mean())
         for weight in (1e-9, 0.1, 1.0, 10.0)
     ]
     assert away[0] < 1e-6
@@ -287,14 +382,14 @@ def test_permuting_stocks_permutes_scores_through_groups(inputs: tuple[Tensor, T
     order = torch.randperm(STOCKS, generator=torch.Generator().manual_seed(2))
     place = torch.argsort(order)
     index, attr = hierarchy_of(DAYS, 0.5)
-    moved = net(x[:, order], DAYS, *hierarchy_of(DAYS, 0.5, place))
-    torch.testing.assert_close(moved, net(x, DAYS, index, attr)[:, order], atol=1e-5, rtol=1e-4)
+    moved = net(x[:, order], DAYS, *hierarchy_of(DAYS, 0.5, place)).score
+    torch.testing.assert_close(moved, net(x, DAYS, index, attr).score[:, order], atol=1e-5, rtol=1e-4)
 
 
 def test_days_of_a_batch_do_not_meet_in_groups(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     x, _, _ = inputs
     net = network().eval()
-    state = net.encoder.stocks(x, DAYS)
+    state = net.encoder.stocks(x, DAYS)[0]
     together = net.encoder.together(state, *hierarchy_of(DAYS, 0.5))
     for day in range(DAYS):
         alone = net.encoder.together(state[day : day + 1], *hierarchy_of(1, 0.5))
@@ -304,7 +399,7 @@ def test_days_of_a_batch_do_not_meet_in_groups(inputs: tuple[Tensor, Tensor, Ten
 def test_stochastic_depth_skips_a_day_with_its_groups(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     x, _, _ = inputs
     net = network(stochastic_depth=0.5).train()
-    draws = torch.stack([net(x, DAYS, *hierarchy_of(DAYS, 0.5)) for _ in range(40)]).detach()
+    draws = torch.stack([net(x, DAYS, *hierarchy_of(DAYS, 0.5)).score for _ in range(40)]).detach()
     for day in range(DAYS):
         assert 2 <= len({round(float(value), 4) for value in draws[:, day, 0, 0]}) <= 4
 
@@ -312,18 +407,18 @@ def test_stochastic_depth_skips_a_day_with_its_groups(inputs: tuple[Tensor, Tens
 def test_edge_features_matter(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     x, index, attr = inputs
     net = network()
-    assert not torch.allclose(net(x, DAYS, index, attr), net(x, DAYS, index, 1 - attr), atol=1e-4)
+    assert not torch.allclose(net(x, DAYS, index, attr).score, net(x, DAYS, index, 1 - attr).score, atol=1e-4)
 
 
 def test_stochastic_depth_skips_whole_days_in_training_only(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     x, index, attr = inputs
     net = network(stochastic_depth=0.5).train()
-    draws = torch.stack([net(x, DAYS, index, attr) for _ in range(30)]).detach()
+    draws = torch.stack([net(x, DAYS, index, attr).score for _ in range(30)]).detach()
     assert draws.std(0).max() > 0
     per_day = [{round(float(value), 4) for value in draws[:, day, 0, 0]} for day in range(DAYS)]
     assert all(2 <= len(values) <= 4 for values in per_day)  # two layers, each kept or not, one draw a day
     net.eval()
-    torch.testing.assert_close(net(x, DAYS, index, attr), net(x, DAYS, index, attr), atol=0, rtol=0)
+    torch.testing.assert_close(net(x, DAYS, index, attr).score, net(x, DAYS, index, attr).score, atol=0, rtol=0)
 
 
 def test_history_is_fixed_by_the_date() -> None:
@@ -334,5 +429,69 @@ def test_history_is_fixed_by_the_date() -> None:
 
 
 def test_a_full_size_model_stays_below_ten_million_parameters() -> None:
-    encoder = Encoder(395, range(4), EDGE, 60, 256, 4, "on", 2, "fan", 4, 0.1, 0.1)
-    assert parameter_count(AtftGatFan(encoder, 256, 4)) < 10_000_000
+    encoder = Encoder(395, range(4), EDGE, 60, 256, 4, "hinge", "on", 2, "fan", 4, 0.1, 0.1, "free", 0.1)
+    assert parameter_count(AtftGatFan(encoder, 256, 4, 3)) < 10_000_000
+
+
+# --- attention dropout and what attention can be asked ---------------------------------------------
+
+
+@pytest.mark.parametrize("graph", ["on", "off"])
+def test_attention_dropout_acts_in_time_and_in_the_graph_in_training_only(
+    graph: str, inputs: tuple[Tensor, Tensor, Tensor]
+) -> None:
+    x, index, attr = inputs
+    net, plain = network(graph=graph, attention_dropout=0.5), network(graph=graph)
+    torch.manual_seed(1)
+    assert not torch.allclose(net(x, DAYS, index, attr).score, plain(x, DAYS, index, attr).score, atol=1e-3)
+    if graph == "on":
+        state = torch.randn(DAYS, STOCKS, 16)
+        draws = [net.encoder.together(state, index, attr) for _ in range(2)]
+        assert not torch.allclose(*draws, atol=1e-3)
+    net.eval()
+    assert torch.equal(net(x, DAYS, index, attr).score, plain(x, DAYS, index, attr).score)
+
+
+def test_looking_on_changes_nothing_and_sees_what_passes(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    """Every layer leaves from where it came plus what was added, and its weights are those of the layer."""
+    _, index, attr = inputs
+    torch.manual_seed(8)
+    graph, state = GraphAttention(16, 4, EDGE, 3, 0.0, 0.0, "free"), torch.randn(DAYS, STOCKS, 16)
+    heard = list(graph.listen(state, index, attr, 0.0))
+    assert len(heard) == 3
+    assert torch.equal(heard[-1].after.view(DAYS, STOCKS, 16), graph(state, index, attr, 0.0))
+    came = state.view(-1, 16)
+    for layer, skip, (before, alpha, added, after) in zip(graph.layers, graph.skips, heard, strict=True):
+        message, (_, weights) = layer(came, index, attr, return_attention_weights=True)
+        assert torch.equal(before, came)
+        assert torch.equal(alpha, weights)
+        assert torch.equal(added, skip.gated(message))
+        assert torch.equal(after, skip(before, message))
+        came = after
+
+
+# --- quantile heads -------------------------------------------------------------------------------
+
+
+def test_quantiles_never_cross() -> None:
+    torch.manual_seed(9)
+    heads = QuantileHeads(16, 4, 5)
+    for parameter in heads.parameters():
+        nn.init.normal_(parameter, std=5.0)
+    quantiles = heads(torch.randn(50, 30, 16))
+    assert quantiles.shape == (50, 30, 4, 5)
+    assert (quantiles.diff(dim=-1) >= 0).all()
+    assert quantiles.diff(dim=-1).max() > 1
+    assert (quantiles[..., 0] < 0).any()
+    assert (quantiles[..., 0] > 0).any()
+
+
+def test_quantiles_stand_beside_scores_and_leave_them_alone(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, index, attr = inputs
+    plain, more = network(), network(levels=3)
+    score, none = plain(x, DAYS, index, attr)
+    assert none is None
+    same, quantiles = more(x, DAYS, index, attr)
+    assert torch.equal(score, same)
+    assert quantiles.shape == (DAYS, STOCKS, 4, 3)
+    assert parameter_count(more) - parameter_count(plain) == 17 * 4 * 3

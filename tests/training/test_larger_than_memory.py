@@ -59,8 +59,9 @@ from atft.model.atft_gat_fan import AtftGatFan
 panel = read_panel(folder)
 limit()
 encoder = make_encoder(
-    panel, lookback=5, hidden=8, heads=2, graph="off", graph_layers=1, normalization="none", fan_channels=["x0"],
-    fan_components=1, dropout=0.0, stochastic_depth=0.0,
+    panel, lookback=5, hidden=8, heads=2, selection="hinge", graph="off", graph_layers=1, normalization="none",
+    fan_channels=["x0"], fan_components=1, dropout=0.0, attention_dropout=0.0, attention_scores="free",
+    stochastic_depth=0.0,
 )
 none = Snapshots(
     len(panel.codes), np.empty(0, np.int64), np.zeros(1, np.int64), np.empty((2, 0), np.int64),
@@ -68,7 +69,7 @@ none = Snapshots(
 )
 objective = Objective({"huber": 1.0, "mse": 0.0, "correlation": 0.0, "rank": 1.0, "quantile": 0.0}, "linear", 0.2, None)
 history = train_network(
-    AtftGatFan(encoder, 8, 2), panel, none, range(30, 80), range(90, 95), objective,
+    AtftGatFan(encoder, 8, 2, 0), panel, none, range(30, 80), range(90, 95), objective,
     Schedule("cosine", 10, 0.1, 20, 2, 0.1), optimizer="adamw", lr=0.001, weight_decay=0.0, gradient_clip=1.0,
     feature_clip=0.0, ema_decay=0.0, epochs=1, patience=1, day_share=1.0, days_per_step=5, turnover_threshold=1.0,
     seed=0, fold=0,

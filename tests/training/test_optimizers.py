@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from atft.model.selection import HingeSelection
+from atft.model.gating import BankNorm
+from atft.model.selection import SELECTIONS, HingeSelection, PaperSelection
 from atft.training.optimizers.adabelief import CappedAdaBelief
 from atft.training.optimizers.averaging import WeightAverage
 from atft.training.optimizers.factory import decay_groups, make_optimizer
@@ -240,23 +241,54 @@ def test_the_selections_weights_are_clipped_feature_by_feature() -> None:
         assert (name in names) == bool((before[name] > 3).any())
 
 
-def test_the_layout_is_where_the_forward_pass_reads_a_feature() -> None:
+@pytest.mark.parametrize(
+    ("selection", "read"),
+    [
+        ("hinge", ("embed.weight", "squeeze.weight", "unknown.weight")),
+        ("paper", ("inner.weight", "shortcut.weight", "unknown.weight")),
+    ],
+)
+def test_the_layout_is_where_the_forward_pass_reads_a_feature(selection: str, read: tuple[str, ...]) -> None:
     """Only the slices of feature 2 have a gradient when only feature 2 is not 0."""
     torch.manual_seed(0)
-    selection = HingeSelection(5, 8, 0.0).double()
-    for parameter in selection.parameters():
-        nn.init.normal_(parameter)
+    layer = SELECTIONS[selection](5, 8, 0.0).double()
+    for name, parameter in layer.named_parameters():
+        nn.init.normal_(parameter) if name != "embed.bias" or selection == "hinge" else nn.init.zeros_(parameter)
     x = torch.zeros(40, 5, dtype=torch.float64)
     x[:, 2] = torch.linspace(-3, 3, 40)
     x[0, 2] = float("nan")
-    selection(x)[0].square().sum().backward()
-    layouts = feature_layout(selection)
-    for name in ("embed.weight", "squeeze.weight", "unknown.weight"):
-        shape, axis = layouts[selection.get_parameter(name)]
-        gradient = selection.get_parameter(name).grad
+    layer(x)[0].square().sum().backward()
+    layouts = feature_layout(layer)
+    for name in read:
+        shape, axis = layouts[layer.get_parameter(name)]
+        gradient = layer.get_parameter(name).grad
         assert gradient is not None
         size = gradient.view(shape).abs().sum([i for i in range(len(shape)) if i != axis])
         assert (size > 0).tolist() == [False, False, True, False, False], name
+
+
+def test_each_feature_of_the_papers_selection_has_slices_of_its_own() -> None:
+    """Banks are stored feature by feature; whoever weighs on another's choice is known by what it reads."""
+    selection = PaperSelection(5, 8, 0.0)
+    layouts = feature_layout(selection)
+    shared = {name for name, p in selection.named_parameters() if p not in layouts}
+    assert shared == {"inner.bias", "outer.weight", "outer.bias", "shortcut.bias", "choose.gate.bias",
+                      "choose.norm.weight", "choose.norm.bias"}  # fmt: skip
+    for parameter, (shape, axis) in layouts.items():
+        assert parameter.numel() == np.prod(shape)
+        assert shape[axis] == 5
+    clip_rows(optimizer := torch.optim.SGD(selection.parameters(), lr=0.0), 3.0, layouts)
+    for spike in (1.0, 1000.0):
+        for parameter in selection.parameters():
+            parameter.grad = torch.ones_like(parameter)
+            if parameter in layouts:
+                shape, axis = layouts[parameter]
+                parameter.grad.view(shape).select(axis, 3).fill_(spike)
+        optimizer.step()
+    for parameter, (shape, axis) in layouts.items():
+        assert parameter.grad is not None
+        sizes = [parameter.grad.view(shape).select(axis, j).unique().tolist() for j in range(5)]
+        assert sizes == [[1.0], [1.0], [1.0], [3.0], [1.0]]
 
 
 # --- every optimiser ------------------------------------------------------------------------------
@@ -362,14 +394,15 @@ def test_the_average_is_over_the_weights_it_has_seen() -> None:
         assert torch.equal(module.weight, seen[-1])
 
 
-def test_only_matrices_decay(world: World) -> None:
-    network = network_of(world)
+@pytest.mark.parametrize("selection", ["hinge", "paper"])
+def test_only_matrices_decay(world: World, selection: str) -> None:
+    network = network_of(world, selection=selection)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     decaying, still = ({names[id(p)] for p in group["params"]} for group in decay_groups(network, 0.1))  # pyright: ignore
     assert decaying | still == set(names.values())
     assert not decaying & still
     for name in still:
-        assert network.get_parameter(name).ndim < 2 or name.endswith("lag_bias"), name
+        assert network.get_parameter(name).ndim < 2 or "bias" in name or ".each.skip.norm." in name, name
     for name in decaying:
         assert network.get_parameter(name).ndim >= 2, name
     must_not = ("norm.weight", "norm.bias", "lag_bias", "rho", "bias_ih_l0", "gate.bias")
@@ -397,6 +430,7 @@ def test_a_wide_norm_of_features_does_not_decay() -> None:
     module = nn.Module()
     module.norm = nn.LayerNorm([4, 5])
     module.norms = nn.ModuleList([nn.LayerNorm([4, 5])])
+    module.bank = BankNorm(4, 5)
     module.mix = nn.Linear(5, 4)
     (decaying,) = decay_groups(module, 0.1)[0]["params"]  # pyright: ignore
     assert decaying is module.mix.weight

@@ -1,5 +1,6 @@
 """Blocks of days, training and scoring."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,22 +15,27 @@ from atft.errors import InputError
 from atft.evaluation.cross_section import rank_ic
 from atft.evaluation.significance import default_lags, newey_west_variance
 from atft.model.atft_gat_fan import AtftGatFan, parameter_count
+from atft.model.attention import TemperedGATv2
+from atft.model.gating import GatedSkip
+from atft.model.heads import QuantileHeads
 from atft.panel.store import Panel
-from atft.training.blocks import consecutive, load_block, rows
+from atft.training.blocks import consecutive, day_edges, load_block, rows
 from atft.training.checkpoint import load_weights, save_weights
-from atft.training.diagnostics import blocks_of, refuse_collapse, stop_facts
-from atft.training.history import loss_curve
+from atft.training.diagnostics import blocks_of, coverage, refuse_collapse, stop_facts
+from atft.training.history import loss_curve, selection_table
+from atft.training.inspection import attention_facts, link_entropy, selection_weights
 from atft.training.loop import fit
 from atft.training.optimizers.factory import make_optimizer
 from atft.training.pretext import pretrain, residual_target
 from atft.training.rankers import NETWORK_SETTINGS, objective_of, schedule_of
-from atft.training.supervised import make_encoder, score_days, train_network
+from atft.training.supervised import forecast_days, make_encoder, score_days, stacked, train_network
 from conftest import World, world_of
 from panel.test_features import T, with_another_future
 
 ARCHITECTURE = {
-    "lookback": 10, "hidden": 16, "heads": 4, "graph": "on", "graph_layers": 2, "normalization": "fan",
-    "fan_channels": ["return_1", "volume_change_1"], "fan_components": 2, "dropout": 0.1, "stochastic_depth": 0.1,
+    "lookback": 10, "hidden": 16, "heads": 4, "selection": "hinge", "graph": "on", "graph_layers": 2,
+    "normalization": "fan", "fan_channels": ["return_1", "volume_change_1"], "fan_components": 2, "dropout": 0.1,
+    "attention_dropout": 0.1, "attention_scores": "free", "stochastic_depth": 0.1,
 }  # fmt: skip
 SETTINGS: dict[str, Any] = {
     "epochs": 2, "patience": 5, "day_share": 1.0, "days_per_step": 10, "optimizer": "adamw", "lr": 0.003,
@@ -40,9 +46,9 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def network_of(world: World, seed: int = 0) -> AtftGatFan:
+def network_of(world: World, seed: int = 0, **shape: Any) -> AtftGatFan:
     torch.manual_seed(seed)
-    return AtftGatFan(make_encoder(world.panel, **ARCHITECTURE), 16, 2)  # pyright: ignore
+    return AtftGatFan(make_encoder(world.panel, **ARCHITECTURE | shape), 16, 2, 0)  # pyright: ignore
 
 
 def train(
@@ -53,11 +59,12 @@ def train(
     seed: int = 0,
     days: range = range(70, 130),
     stop: range = range(140, 165),
+    levels: Sequence[float] = (),
     **changes: Any,
 ) -> list[dict[str, Any]]:
     settings = SETTINGS | {"epochs": epochs} | changes
     knobs = {name: settings[name] for name in NETWORK_SETTINGS}
-    how = objective_of(settings), schedule_of(settings)
+    how = objective_of(settings, levels), schedule_of(settings)
     return train_network(network, panel, world.snapshots, days, stop, *how, **knobs, seed=seed, fold=0)
 
 
@@ -115,7 +122,7 @@ def test_training_and_scoring_see_the_same_network(world: World) -> None:
     days = list(range(110, 118))
     block = load_block(world.panel, world.snapshots, days, 10, torch.device("cpu"))
     with torch.inference_mode():
-        trained = network(block.x, len(days), block.edge_index, block.edge_attr).numpy()
+        trained = network(block.x, len(days), block.edge_index, block.edge_attr).score.numpy()
     for i, scored in enumerate(score_days(network, world.panel, world.snapshots, days)):
         known = world.panel.tradable[days[i]]
         np.testing.assert_allclose(trained[i][known], scored[known], atol=1e-5)
@@ -212,14 +219,15 @@ LONG: dict[str, Any] = {
 }  # fmt: skip
 
 
-def small_network(world: World) -> AtftGatFan:
+def small_network(world: World, levels: Sequence[float] = (), **shape: Any) -> AtftGatFan:
     torch.manual_seed(0)
-    return AtftGatFan(make_encoder(world.panel, **SMALL), 8, 2)  # pyright: ignore
+    return AtftGatFan(make_encoder(world.panel, **SMALL | shape), 8, 2, len(levels))  # pyright: ignore
 
 
-def trained_scores(world: World, **changes: Any) -> np.ndarray:
-    network = small_network(world)
-    train(network, world.panel, world, **BLINK | changes)
+def trained_scores(world: World, levels: Sequence[float] = (), **changes: Any) -> np.ndarray:
+    network = small_network(world, levels, **{name: value for name, value in changes.items() if name in SMALL})
+    settings = {name: value for name, value in changes.items() if name not in SMALL}
+    train(network, world.panel, world, levels=levels, **BLINK | settings)
     return np.stack(list(score_days(network, world.panel, world.snapshots, range(130, 133))))
 
 
@@ -250,6 +258,11 @@ def default_scores(world: World) -> np.ndarray:
         {"rank_method": "sigmoid"},
         {"rank_method": "sigmoid", "rank_temperature": 1.0, "_beside": {"rank_temperature": 0.2}},
         {"horizon_weights": [1.0, 3.0]},
+        {"selection": "paper"},
+        {"attention_dropout": 0.5},
+        {"attention_scores": "normalized", "graph": "on", "_beside": {"attention_scores": "free"}},
+        {"quantile_weight": 1.0, "levels": (0.1, 0.9)},
+        {"levels": (0.5, 0.9), "quantile_weight": 1.0, "_beside": {"levels": (0.1, 0.9)}},
     ],
     ids=lambda changes: next(f"{name}={value}" for name, value in changes.items()),
 )  # fmt: skip
@@ -365,3 +378,207 @@ def test_a_collapsed_run_says_so_and_fails(world: World) -> None:
     network.heads.weight.requires_grad_(False)
     with pytest.raises(InputError, match="train fold 0 seed 4, epoch 0: all stocks score alike on 100% of the days"):
         train(network, world.panel, world, **BLINK, seed=4)
+
+
+# --- what a fitted network looks at ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("selection", ["hinge", "paper"])
+def test_selection_weights_are_means_over_tradable_stocks(world: World, selection: str) -> None:
+    tradable, days = world.panel.tradable.copy(), range(140, 150)
+    tradable[days, :20] = False
+    panel = replace(world.panel, tradable=tradable)
+    network = small_network(world, selection=selection).train()
+    nn.init.normal_(network.encoder.selection.get_submodule("gate" if selection == "hinge" else "shortcut").weight)  # pyright: ignore
+    found = selection_weights(network, panel, days)
+    assert list(found) == panel.feature_names
+    assert sum(found.values()) == pytest.approx(1)
+    known = np.concatenate([panel.features[day][panel.tradable[day]] for day in days])
+    with torch.inference_mode():
+        weights = network.encoder.selection(torch.from_numpy(known))[1].double().mean(0)
+    np.testing.assert_allclose(list(found.values()), weights.numpy(), rtol=1e-4)
+    assert max(found.values()) > 1.5 * min(found.values())
+
+
+def test_a_stock_of_which_nothing_is_known_weighs_nothing(world: World) -> None:
+    network, day = small_network(world), 140
+    features = world.panel.features.copy()
+    features[day, np.flatnonzero(world.panel.tradable[day])[:5]] = np.nan
+    found = selection_weights(network, replace(world.panel, features=features), [day])
+    assert sum(found.values()) == pytest.approx(1)
+
+
+def test_the_table_of_weights_is_sorted_and_empty_without_a_network() -> None:
+    rows = [
+        {"fold": fold, "seed": seed, "feature": name, "weight": weight}
+        for fold, seed in ((1, 0), (0, 1), (0, 0))
+        for name, weight in (("b", 0.25), ("a", 0.25), ("c", 0.4999999), ("d", 0.0))
+    ]
+    table = selection_table(rows)
+    assert table["feature"].to_list() == ["c", "a", "b", "d"] * 3
+    assert table.select("fold", "seed").unique(maintain_order=True).rows() == [(0, 0), (0, 1), (1, 0)]
+    assert table["weight"][0] == 0.5
+    assert selection_table([]).columns == ["fold", "seed", "feature", "weight"]
+    assert selection_table([]).is_empty()
+
+
+def set_attention(network: AtftGatFan, sharpness: float) -> None:
+    """Attention in the graph that is uniform at 0, and listens to one link alone where it is large."""
+    for layer in network.modules():
+        if isinstance(layer, TemperedGATv2):
+            nn.init.constant_(layer.att, sharpness)
+            nn.init.normal_(layer.lin_l.weight)
+
+
+def test_uniform_attention_hears_everyone_and_a_dominating_link_alone(world: World) -> None:
+    snapshots = replace(world.snapshots, edge_attr=world.snapshots.edge_attr.copy())
+    snapshots.edge_attr[:, -1] = 1.0
+    network, days = network_of(world), [140, 150]
+    nn.init.zeros_(network.encoder.temporal.query.weight)
+    nn.init.zeros_(network.encoder.temporal.query.bias)
+    set_attention(network, 0.0)
+    facts = attention_facts(network, world.panel, snapshots, days)
+    links = []
+    for day in days:
+        index, _ = day_edges(world.panel, snapshots, day)
+        into = np.bincount(index[1], minlength=len(world.panel.codes))[: len(world.panel.codes)]
+        links += into[into > 1].tolist()
+    assert len(links) > 80
+    for layer in (1, 2):
+        assert facts[f"attention_entropy_{layer}"] == pytest.approx(1)
+        assert facts[f"effective_neighbors_{layer}"] == pytest.approx(np.mean(links), rel=1e-5)
+        assert facts[f"temperature_{layer}"] == pytest.approx(1)
+        share = facts[f"message_share_{layer}"]
+        assert share is not None
+        assert 0.01 < share < 0.9
+    assert facts["lag_entropy"] == pytest.approx(1)
+    set_attention(network, 1e4)
+    sharp = attention_facts(network, world.panel, snapshots, days)
+    for layer in (1, 2):
+        assert sharp[f"attention_entropy_{layer}"] == pytest.approx(0, abs=0.01)
+        assert sharp[f"effective_neighbors_{layer}"] == pytest.approx(1, abs=0.02)
+
+
+def test_a_closed_gate_adds_no_message_and_one_loud_lag_has_no_entropy(world: World) -> None:
+    network = network_of(world).train()
+    assert network.encoder.graph is not None
+    for skip in network.encoder.graph.skips:
+        assert isinstance(skip, GatedSkip)
+        nn.init.zeros_(skip.gate.weight)  # pyright: ignore
+        nn.init.zeros_(skip.gate.bias)  # pyright: ignore
+    nn.init.constant_(network.encoder.temporal.lag_bias[:, 3], 1e4)
+    for layer in network.modules():
+        if isinstance(layer, TemperedGATv2):
+            layer.rho.data = torch.tensor([0.0, 100.0, -100.0, 0.0])
+    facts = attention_facts(network, world.panel, world.snapshots, [140])
+    assert facts["message_share_1"] == facts["message_share_2"] == 0
+    assert facts["lag_entropy"] == pytest.approx(0, abs=1e-6)
+    assert facts["temperature_2"] == pytest.approx((1 + 2 + 0.5 + 1) / 4)
+
+
+def test_a_message_counts_by_its_share_of_what_a_tradable_stock_becomes(world: World) -> None:
+    panel, day = world.panel, 140
+    network = network_of(world).eval()
+    facts = attention_facts(network, panel, world.snapshots, [day])
+    block = load_block(panel, world.snapshots, [day], 10, torch.device("cpu"))
+    assert network.encoder.graph is not None
+    with torch.inference_mode():
+        state, _ = network.encoder.stocks(block.x, 1)
+        heard = list(network.encoder.graph.listen(state, block.edge_index, block.edge_attr, 0.0))
+    known = np.flatnonzero(panel.tradable[day])
+    for layer, (before, _, added, _) in enumerate(heard, start=1):
+        message, own = (np.linalg.norm(part.numpy()[known], axis=1) for part in (added, before))
+        assert facts[f"message_share_{layer}"] == pytest.approx((message / (message + own)).mean(), rel=1e-5)
+
+
+def test_who_hears_nobody_else_has_no_entropy(world: World) -> None:
+    """Before the first snapshot every stock hears itself alone: nothing to average, and nothing that dilutes."""
+    network, early = network_of(world), int(world.snapshots.as_of[0])
+    assert world.panel.tradable[early].any()
+    alone = attention_facts(network, world.panel, world.snapshots, [early])
+    later = attention_facts(network, world.panel, world.snapshots, [140])
+    both = attention_facts(network, world.panel, world.snapshots, [early, 140])
+    for name in ("attention_entropy_1", "effective_neighbors_2"):
+        assert alone[name] is None
+        assert both[name] == pytest.approx(later[name])
+    assert alone["message_share_1"] is not None
+
+
+def test_entropy_counts_the_links_into_stocks_alone() -> None:
+    alpha = torch.tensor([[0.5, 1.0], [0.5, 0.0], [1.0, 1.0], [0.25, 0.25]])
+    entropy, links = link_entropy(alpha, torch.tensor([0, 0, 1, 3]), 3)
+    torch.testing.assert_close(entropy, torch.tensor([[np.log(2.0), 0.0], [0.0, 0.0], [0.0, 0.0]]).float())
+    assert links.tolist() == [2, 1, 0]
+
+
+def test_attention_is_told_by_layer_and_without_a_graph_not_at_all(world: World) -> None:
+    """As often as an epoch ends, on every tenth day of `stop`, of the weights that `stop` judged."""
+    names = ("attention_entropy", "effective_neighbors", "message_share", "temperature")
+    network = network_of(world)
+    row = max(train(network, world.panel, world, epochs=1), key=lambda row: row["stop_rank_ic"])
+    assert {f"{name}_{layer}" for name in names for layer in (1, 2)} | {"lag_entropy"} <= set(row)
+    again = attention_facts(network, world.panel, world.snapshots, range(140, 165, 10))
+    assert {name: row[name] for name in again} == again
+    row = train(small_network(world), world.panel, world, **BLINK)[0]
+    assert "lag_entropy" in row
+    assert not any(column.startswith(names) for column in row)
+
+
+# --- quantiles ------------------------------------------------------------------------------------
+
+LEVELS = (0.1, 0.5, 0.9)
+
+
+def test_scores_without_quantiles_are_what_they_are_with_them(world: World) -> None:
+    """To the last bit, for the same weights; and a day's quantiles do not depend on its batch either."""
+    more = small_network(world, LEVELS)
+    plain = small_network(world)
+    days = range(95, 110)
+    both = list(forecast_days(more, world.panel, world.snapshots, days))
+    for day, score, said in zip(days, score_days(plain, world.panel, world.snapshots, days), both, strict=True):
+        np.testing.assert_array_equal(score, said.score)
+        assert said.quantiles is not None
+        assert said.quantiles.shape == (*score.shape, 3)
+        np.testing.assert_array_equal(np.isnan(said.quantiles).all(-1), np.isnan(score))
+        alone = next(forecast_days(more, world.panel, world.snapshots, [day])).quantiles
+        np.testing.assert_array_equal(alone, said.quantiles)
+    assert stacked(forecast_days(plain, world.panel, world.snapshots, days)).quantiles is None
+
+
+def test_coverage_is_the_share_of_known_labels_below(world: World) -> None:
+    days = range(150, 160)
+    label = world.panel.label[days]
+    quantiles = np.stack([np.full(label.shape, value) for value in (-9.0, 0.0, 9.0)], axis=-1).astype(np.float32)
+    found = coverage(world.panel, days, quantiles, (0.025, 0.5, 0.9))
+    assert list(found) == ["coverage_2.5", "coverage_50", "coverage_90"]
+    known = label[np.isfinite(label)]
+    assert list(found.values()) == pytest.approx([0, (known < 0).mean(), 1])
+
+
+def test_pinball_heads_cover_what_they_say() -> None:
+    """Level and spread of the label follow the state: the levels hold where the state is high and where it is low."""
+    torch.manual_seed(0)
+    state = torch.randn(30, 200, 4)
+    label = (state[..., :1] + (1 + 0.5 * state[..., 1:2].clamp(-1.5, 1.5)) * torch.randn(30, 200, 1)).repeat(1, 1, 2)
+    heads = QuantileHeads(4, 2, 3)
+    settings = SETTINGS | {"huber_weight": 0.0, "rank_weight": 0.0, "quantile_weight": 1.0}
+    objective = objective_of(settings, LEVELS)
+    optimizer = torch.optim.Adam(heads.parameters(), lr=0.05)
+    for _ in range(200):
+        optimizer.zero_grad()
+        terms = objective.terms(torch.zeros_like(label), label, heads(state))
+        objective.total(terms).backward()
+        optimizer.step()
+    below = label[..., None] < heads(state)
+    for part in (state[..., 0] > 0, state[..., 0] < 0, state[..., 1] > 0, state[..., 1] < 0):
+        share = below[part].float().mean((0, 1))
+        assert share.tolist() == pytest.approx(LEVELS, abs=0.04)
+
+
+def test_quantiles_train_beside_the_score_and_are_told(world: World) -> None:
+    network = small_network(world, LEVELS)
+    settings = BLINK | {"epochs": 8, "days": range(65, 115), "lr": 0.02, "quantile_weight": 1.0}
+    history = train(network, world.panel, world, levels=LEVELS, **settings)
+    assert {"loss_quantile", "pull_quantile", "gradient_quantiles"} <= set(history[0])
+    for level, name in zip(LEVELS, ("coverage_10", "coverage_50", "coverage_90"), strict=True):
+        assert history[-1][name] == pytest.approx(level, abs=0.08)

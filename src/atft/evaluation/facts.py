@@ -37,6 +37,7 @@ class Scores:
     Attributes:
         days: [D] positions on the market's calendar, ascending.
         score: [D, stock, horizon], NaN where not ranked.
+        quantiles: [D, stock, horizon, level] of the label, where the model has them; judged nowhere.
     """
 
     role: str
@@ -44,6 +45,7 @@ class Scores:
     seed: int
     days: NDArray[np.int64]
     score: Single
+    quantiles: Single | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""ATFT-GAT-FAN: selection, temporal encoder beside FAN, graph attention, one score per horizon."""
+"""ATFT-GAT-FAN: selection, temporal encoder beside FAN, graph attention, a score per horizon, quantiles beside it."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from atft.model.attention import GraphAttention
 from atft.model.fan import FrequencyAdaptiveNorm
 from atft.model.gating import GatedSkip
-from atft.model.selection import HingeSelection
+from atft.model.heads import Forecast, QuantileHeads
+from atft.model.selection import SELECTIONS
 from atft.model.temporal import TemporalEncoder
 
 
@@ -21,6 +22,8 @@ class Encoder(nn.Module):
         features: Columns of x.
         fan_channels: Columns of x that FAN sums to levels.
         edge_features: Columns of the edge attributes, the last of which is the weight of the link.
+        selection: "hinge" or "paper".
+        attention_scores: "free" or "normalized".
         graph: "on", "shuffled" (the caller shuffles) or "off" (stocks do not see each other).
         normalization: "fan" or "none".
         (others): see `params.yaml`, section model.
@@ -34,51 +37,69 @@ class Encoder(nn.Module):
         lookback: int,
         hidden: int,
         heads: int,
+        selection: str,
         graph: str,
         graph_layers: int,
         normalization: str,
         fan_components: int,
         dropout: float,
+        attention_dropout: float,
+        attention_scores: str,
         stochastic_depth: float,
     ) -> None:
         super().__init__()
         self.lookback, self.depth_drop, self.fan_channels = lookback, stochastic_depth, list(fan_channels)
-        self.selection = HingeSelection(features, hidden, dropout)
-        self.temporal = TemporalEncoder(hidden, heads, lookback, dropout)
+        self.selection = SELECTIONS[selection](features, hidden, dropout)
+        self.temporal = TemporalEncoder(hidden, heads, lookback, dropout, attention_dropout)
         self.fan = (
             FrequencyAdaptiveNorm(len(self.fan_channels), lookback, fan_components, hidden, dropout)
             if normalization == "fan"
             else None
         )
         self.fuse = GatedSkip(hidden, dropout) if self.fan else None
-        self.graph = GraphAttention(hidden, heads, edge_features, graph_layers, dropout) if graph != "off" else None
+        self.graph = (
+            GraphAttention(hidden, heads, edge_features, graph_layers, dropout, attention_dropout, attention_scores)
+            if graph != "off"
+            else None
+        )
 
-    def stocks(self, x: Tensor, last: int) -> Tensor:
-        """x [day, stock, feature], day >= last + lookback - 1 -> [last, stock, hidden], each stock for itself."""
-        state = self.temporal(self.selection(x)[0], last)
+    def stocks(self, x: Tensor, last: int) -> tuple[Tensor, Tensor]:
+        """x [day, stock, feature], day >= last + lookback - 1 -> [last, stock, hidden], each stock for itself.
+
+        Beside it the attention's weights of the days, [last, stock, lag].
+        """
+        state, lags = self.temporal(self.selection(x)[0], last)
         if self.fan is None or self.fuse is None:
-            return state
-        return self.fuse(state, self.fan(x[..., self.fan_channels], last))
+            return state, lags
+        return self.fuse(state, self.fan(x[..., self.fan_channels], last)), lags
 
     def together(self, state: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
         """[day, stock, hidden] -> the same, informed by neighbours; nodes as in `GraphAttention`."""
         return state if self.graph is None else self.graph(state, edge_index, edge_attr, self.depth_drop)
 
     def forward(self, x: Tensor, last: int, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
-        return self.together(self.stocks(x, last), edge_index, edge_attr)
+        return self.together(self.stocks(x, last)[0], edge_index, edge_attr)
 
 
 class AtftGatFan(nn.Module):
-    """The encoder and a linear head per horizon, without bias: a constant orders nothing."""
+    """The encoder and its heads: a score per horizon, and `levels` quantiles of the label beside it.
 
-    def __init__(self, encoder: Encoder, hidden: int, horizons: int) -> None:
+    The score's head is linear without bias: a constant orders nothing.
+    """
+
+    def __init__(self, encoder: Encoder, hidden: int, horizons: int, levels: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.heads = nn.Linear(hidden, horizons, bias=False)
+        self.quantiles = QuantileHeads(hidden, horizons, levels) if levels else None
 
-    def forward(self, x: Tensor, last: int, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
-        """-> scores [last, stock, horizon]"""
-        return self.heads(self.encoder(x, last, edge_index, edge_attr))
+    def judge(self, state: Tensor) -> Forecast:
+        """[day, stock, hidden] -> the forecast of each stock's label."""
+        return Forecast(self.heads(state), None if self.quantiles is None else self.quantiles(state))
+
+    def forward(self, x: Tensor, last: int, edge_index: Tensor, edge_attr: Tensor) -> Forecast:
+        """-> the forecast of the `last` newest days"""
+        return self.judge(self.encoder(x, last, edge_index, edge_attr))
 
 
 def block_start(day: int, lookback: int) -> int:

@@ -1,7 +1,8 @@
 """Graph attention with edge features, weighted links, virtual nodes and a learnable temperature."""
 
 import math
-from typing import Optional
+from collections.abc import Iterator
+from typing import NamedTuple, Optional
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +21,18 @@ class TemperedGATv2(GATv2Conv):
     The last column of the edge attributes is w > 0: twice the weight, twice the odds to be listened
     to, whatever the network has learnt. The other columns are the features e.
 
+    A temperature bounds nothing as long as `a` may grow. With `scores` "normalized" (else "free") the logit is
+    sqrt(C) cos(a, LeakyReLU(...)) / tau, C = hidden / heads: no link has more than exp(2 sqrt(C) / tau) times the
+    odds of another of its weight.
+
     Source: Brody et al., How Attentive are Graph Attention Networks?, 2022.
     """
 
-    def __init__(self, hidden: int, heads: int, edge_features: int, dropout: float) -> None:
+    def __init__(self, hidden: int, heads: int, edge_features: int, dropout: float, scores: str) -> None:
         super().__init__(
             hidden, hidden // heads, heads=heads, edge_dim=edge_features - 1, dropout=dropout, add_self_loops=False
         )
+        self.normalized = scores == "normalized"
         self.rho = nn.Parameter(torch.zeros(heads))
 
     def temperature(self) -> Tensor:
@@ -46,9 +52,28 @@ class TemperedGATv2(GATv2Conv):
         assert edge_attr is not None
         assert self.lin_edge is not None
         mixed = x_i + x_j + self.lin_edge(edge_attr[:, :-1]).view(-1, self.heads, self.out_channels)
-        logits = (functional.leaky_relu(mixed, self.negative_slope) * self.att).sum(dim=-1)
+        heard, att = functional.leaky_relu(mixed, self.negative_slope), self.att
+        if self.normalized:
+            heard, att = functional.normalize(heard, dim=-1), self.out_channels**0.5 * functional.normalize(att, dim=-1)
+        logits = (heard * att).sum(dim=-1)
         alpha = softmax(logits / self.temperature() + edge_attr[:, -1:].log(), index, ptr, dim_size)
         return functional.dropout(alpha, p=self.dropout, training=self.training)
+
+
+class Listening(NamedTuple):
+    """What the nodes heard in one layer.
+
+    Attributes:
+        before: [node, hidden] states they came with.
+        alpha: [edge, head] attention weights, which sum to 1 over the links of a node where none is dropped.
+        added: [node, hidden] what passed the gate.
+        after: [node, hidden] states they leave with.
+    """
+
+    before: Tensor
+    alpha: Tensor
+    added: Tensor
+    after: Tensor
 
 
 class GraphAttention(nn.Module):
@@ -66,20 +91,42 @@ class GraphAttention(nn.Module):
     dropping single stocks would tear the cross-section.
     """
 
-    def __init__(self, hidden: int, heads: int, edge_features: int, layers: int, dropout: float) -> None:
+    def __init__(
+        self,
+        hidden: int,
+        heads: int,
+        edge_features: int,
+        layers: int,
+        dropout: float,
+        attention_dropout: float,
+        attention_scores: str,
+    ) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(TemperedGATv2(hidden, heads, edge_features, dropout) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            TemperedGATv2(hidden, heads, edge_features, attention_dropout, attention_scores) for _ in range(layers)
+        )
         self.skips = nn.ModuleList(GatedSkip(hidden, dropout) for _ in range(layers))
 
     def forward(self, stocks: Tensor, edge_index: Tensor, edge_attr: Tensor, depth_drop: float) -> Tensor:
+        days, count, hidden = stocks.shape
+        nodes = stocks.flatten(0, 1)
+        for heard in self.listen(stocks, edge_index, edge_attr, depth_drop):
+            nodes = heard.after
+        return nodes[: days * count].view(days, count, hidden)
+
+    def listen(self, stocks: Tensor, edge_index: Tensor, edge_attr: Tensor, depth_drop: float) -> Iterator[Listening]:
+        """The forward pass a layer at a time, for those who want to look on."""
         days, count, hidden = stocks.shape
         nodes = with_groups(stocks.reshape(-1, hidden), edge_index, days)
         day = torch.arange(days, device=nodes.device)
         day = torch.cat([day.repeat_interleave(count), day.repeat(len(nodes) // days - count)])
         for depth, (layer, skip) in enumerate(zip(self.layers, self.skips, strict=True), start=1):
             keep = self._keep(day, depth_drop * depth / len(self.layers), nodes)
-            nodes = skip(nodes, layer(nodes, edge_index, edge_attr), keep)
-        return nodes[: days * count].view(days, count, hidden)
+            message, (_, alpha) = layer(nodes, edge_index, edge_attr, return_attention_weights=True)
+            assert isinstance(skip, GatedSkip)
+            before, added = nodes, keep * skip.gated(message)
+            nodes = skip.norm(before + added)
+            yield Listening(before, alpha, added, nodes)
 
     def _keep(self, day: Tensor, drop: float, like: Tensor) -> Tensor | float:
         if not self.training or drop == 0:

@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from atft.model.gating import GatedResidual, GatedSkip
 
@@ -15,14 +16,16 @@ class TemporalEncoder(nn.Module):
     a learnt bias per head and lag tells near from far.
 
     Shapes: input [day, stock, hidden] of consecutive days, oldest first; output
-    [last, stock, hidden] of the `last` newest of them. `day >= last + lookback - 1`.
+    [last, stock, hidden] of the `last` newest of them, and weights [last, stock, lag], oldest first, which
+    sum to 1 where none is dropped. `day >= last + lookback - 1`.
 
     Source: Lim et al. 2021, sections 4.3 to 4.5.
     """
 
-    def __init__(self, hidden: int, heads: int, lookback: int, dropout: float) -> None:
+    def __init__(self, hidden: int, heads: int, lookback: int, dropout: float, attention_dropout: float) -> None:
         super().__init__()
         self.lookback, self.heads, self.size = lookback, heads, hidden // heads
+        self.attention_dropout = attention_dropout
         self.lstm = nn.LSTM(hidden, hidden)
         self.after_lstm = GatedSkip(hidden, dropout)
         self.query = nn.Linear(hidden, hidden)
@@ -33,7 +36,7 @@ class TemporalEncoder(nn.Module):
         self.after_attention = GatedSkip(hidden, dropout)
         self.refine = GatedResidual(hidden, dropout)
 
-    def forward(self, rows: Tensor, last: int) -> Tensor:
+    def forward(self, rows: Tensor, last: int) -> tuple[Tensor, Tensor]:
         states = self.after_lstm(rows, self.lstm(rows)[0])[-(last + self.lookback - 1) :]
         asks = states[-last:]
         stocks = rows.shape[1]
@@ -42,6 +45,6 @@ class TemporalEncoder(nn.Module):
         keys = self.key(states).view(-1, stocks, self.heads, self.size).unfold(0, self.lookback, 1)
         values = self.value(states).unfold(0, self.lookback, 1)
         logits = torch.einsum("tnhd,tnhdl->tnhl", query, keys) / self.size**0.5 + self.lag_bias
-        weights = torch.softmax(logits, dim=-1).mean(dim=2)
+        weights = functional.dropout(torch.softmax(logits, dim=-1), self.attention_dropout, self.training).mean(dim=2)
         read = torch.einsum("tnl,tndl->tnd", weights, values)
-        return self.refine(self.after_attention(asks, self.out(read)))
+        return self.refine(self.after_attention(asks, self.out(read))), weights

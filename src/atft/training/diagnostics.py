@@ -37,6 +37,23 @@ def stop_facts(panel: Panel, days: Sequence[int], scores: Single) -> dict[str, A
     return facts | {"turnover": _turnover(scores), "dispersion": float(_spread(scores).mean())}
 
 
+def coverage(panel: Panel, days: Sequence[int], quantiles: Single, levels: Sequence[float]) -> dict[str, float]:
+    """Share of the labels of `days` below `quantiles` [day, stock, horizon, level], by level.
+
+    As coverage_Q, Q the level in percent; right is Q percent.
+    """
+    label = panel.label[days]
+    known = np.isfinite(label)
+    return {
+        f"coverage_{percent(level)}": float((label < quantiles[..., q])[known].mean()) for q, level in enumerate(levels)
+    }
+
+
+def percent(level: float) -> str:
+    """How a quantile is named: 0.1 is 10, 0.025 is 2.5."""
+    return f"{100 * level:g}"
+
+
 def refuse_collapse(panel: Panel, days: Sequence[int], scores: Single, when: str) -> None:
     """Fail where the scores [day, stock, horizon] of some horizon tie on most of `days`, but for rounding.
 

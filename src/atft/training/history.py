@@ -30,6 +30,14 @@ def loss_curve(epochs: Sequence[dict[str, Any]]) -> tuple[pl.DataFrame, pl.DataF
     return table, table.group_by("epoch").agg(means, fits=pl.len()).sort("epoch")
 
 
+def selection_table(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
+    """`metrics/selection.csv`: one row per fold, seed and feature, the heaviest first; empty for rankers without."""
+    schema = {"fold": pl.Int64, "seed": pl.Int64, "feature": pl.String, "weight": pl.Float64}
+    table = pl.DataFrame(list(rows), schema=schema)
+    ordered = table.sort("fold", "seed", "weight", "feature", descending=[False, False, True, False])
+    return ordered.with_columns(pl.col("weight").round(6))
+
+
 def training_summary(model: str, fits: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """`metrics/train.json`: every fit, and the mean RankIC on `stop` of those that train in epochs."""
     quality = [fit["stop_rank_ic"] for fit in fits if "stop_rank_ic" in fit]

@@ -2,13 +2,11 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from atft.errors import InputError
 from atft.graph.snapshots import Snapshots, shuffled
@@ -16,10 +14,11 @@ from atft.model.atft_gat_fan import AtftGatFan, parameter_count
 from atft.panel.store import Panel
 from atft.training.baselines import fit_lightgbm, fit_ridge, score_baseline
 from atft.training.checkpoint import load_weights, save_weights
+from atft.training.inspection import selection_weights
 from atft.training.loop import seed_everything
 from atft.training.objective import TERMS, Objective
 from atft.training.schedule import Schedule
-from atft.training.supervised import make_encoder, score_days, train_network
+from atft.training.supervised import Scored, forecast_days, make_encoder, train_network
 
 
 @dataclass(frozen=True)
@@ -41,6 +40,21 @@ class Manifest:
     horizons: list[int]
     architecture: dict[str, Any]
     settings: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What fitting one ranker came to.
+
+    Attributes:
+        found: Facts of the fit, by name.
+        epochs: One row per epoch; none from rankers without.
+        weights: Of each feature, all together 1; none from rankers without a selection network.
+    """
+
+    found: dict[str, Any]
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    weights: dict[str, float] = field(default_factory=dict)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -71,8 +85,8 @@ def fit_ranker(
     splits: pl.DataFrame,
     fold: int,
     seed: int,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Fit the ranker of one (fold, seed) into `folder`; what was found, and a row per epoch (network only)."""
+) -> Fit:
+    """Fit the ranker of one (fold, seed) into `folder`."""
     roles = {
         role: panel.positions(splits.filter((pl.col("fold") == fold) & (pl.col("role") == role))["date"]).tolist()
         for role in ("train", "stop")
@@ -82,39 +96,41 @@ def fit_ranker(
     if manifest.kind == "reversal":
         if settings["reversal_feature"] not in panel.feature_names:
             raise InputError(f"train.reversal_feature: {settings['reversal_feature']!r} is no feature of the panel")
-        return {}, []
+        return Fit({})
     if manifest.kind == "ridge":
-        return fit_ridge(*rows, settings["neighbor_means"], settings["ridge_alphas"], file), []
+        return Fit(fit_ridge(*rows, settings["neighbor_means"], settings["ridge_alphas"], file))
     if manifest.kind == "lightgbm":
         options = (settings["neighbor_means"], settings["lightgbm"], seed, manifest.threads)
-        return fit_lightgbm(*rows, *options, file), []
+        return Fit(fit_lightgbm(*rows, *options, file))
     seed_everything(seed, fold)
     network = _network(manifest, panel)
     if settings["init"] == "pretrained":
         load_weights(network.encoder, encoders / f"fold{fold}-seed{seed}.safetensors", "pretrain")
     knobs = {name: settings[name] for name in NETWORK_SETTINGS}
     graph = _graph(manifest, snapshots)
-    how = (objective_of(settings), schedule_of(settings))
+    how = (objective_of(settings, manifest.architecture["quantiles"]), schedule_of(settings))
     history = train_network(network, panel, graph, roles["train"], roles["stop"], *how, **knobs, seed=seed, fold=fold)
     save_weights(network, file, {"fold": fold, "seed": seed})
     best = max(history, key=lambda row: row["stop_rank_ic"])
-    return {
+    found = {
         "parameters": parameter_count(network),
         "best_epoch": best["epoch"],
         "stop_rank_ic": best["stop_rank_ic"],
-    }, history
+    }
+    return Fit(found, history, selection_weights(network, panel, roles["stop"]))
 
 
 def score_ranker(
     manifest: Manifest, folder: Path, panel: Panel, snapshots: Snapshots, fold: int, seed: int, days: Sequence[int]
-) -> Iterator[NDArray[np.float32]]:
-    """Scores [stock, horizon] of each day in turn; NaN where the stock is not tradable."""
+) -> Iterator[Scored]:
+    """What the ranker says of each day in turn."""
     file = _file(manifest, folder, fold, seed)
     if manifest.kind != "atft_gat_fan":
-        return score_baseline(manifest.kind, file, panel, snapshots, days, manifest.settings, manifest.threads)
+        rival = score_baseline(manifest.kind, file, panel, snapshots, days, manifest.settings, manifest.threads)
+        return (Scored(score, None) for score in rival)
     network = _network(manifest, panel)
     load_weights(network, file, "train")
-    return score_days(network, panel, _graph(manifest, snapshots), days)
+    return forecast_days(network, panel, _graph(manifest, snapshots), days)
 
 
 NETWORK_SETTINGS = (
@@ -123,13 +139,14 @@ NETWORK_SETTINGS = (
 )  # fmt: skip
 
 
-def objective_of(settings: Mapping[str, Any]) -> Objective:
-    """The objective that `params.yaml`, section train, asks for."""
+def objective_of(settings: Mapping[str, Any], quantile_levels: Sequence[float]) -> Objective:
+    """The objective that `params.yaml`, section train, asks for, with the levels of section model."""
     return Objective(
         weights={name: settings[f"{name}_weight"] for name in TERMS},
         rank_method=settings["rank_method"],
         rank_temperature=settings["rank_temperature"],
         horizon_weights=settings["horizon_weights"],
+        quantile_levels=quantile_levels,
     )
 
 
@@ -146,8 +163,9 @@ def schedule_of(settings: Mapping[str, Any]) -> Schedule:
 
 
 def _network(manifest: Manifest, panel: Panel) -> AtftGatFan:
-    encoder = make_encoder(panel, **manifest.architecture)
-    return AtftGatFan(encoder, manifest.architecture["hidden"], len(panel.horizons))
+    shape = dict(manifest.architecture)
+    levels = shape.pop("quantiles")
+    return AtftGatFan(make_encoder(panel, **shape), shape["hidden"], len(panel.horizons), len(levels))
 
 
 def _graph(manifest: Manifest, snapshots: Snapshots) -> Snapshots:

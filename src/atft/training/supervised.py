@@ -1,9 +1,9 @@
 """Fitting ATFT-GAT-FAN to forward returns, and scoring days with it."""
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,7 +16,8 @@ from atft.graph.snapshots import Snapshots
 from atft.model.atft_gat_fan import AtftGatFan, Encoder, block_start
 from atft.panel.store import Panel
 from atft.training.blocks import consecutive, day_edges, load_block, rows
-from atft.training.diagnostics import blocks_of, refuse_collapse, stop_facts
+from atft.training.diagnostics import blocks_of, coverage, refuse_collapse, stop_facts
+from atft.training.inspection import attention_facts
 from atft.training.loop import fit, pick_device, seed_everything
 from atft.training.objective import LossWatch, Objective
 from atft.training.optimizers.averaging import WeightAverage
@@ -24,6 +25,19 @@ from atft.training.optimizers.factory import Name, make_optimizer
 from atft.training.schedule import Schedule
 
 MAX_DEPTH_DROP = 0.5
+LOOK_EVERY = 10  # days of `stop`: on each such one an epoch's attention is looked at
+
+
+class Scored(NamedTuple):
+    """What a ranker says of a day, or of several; NaN where the stock is not tradable.
+
+    Attributes:
+        score: [..., stock, horizon].
+        quantiles: [..., stock, horizon, level] of the label; None from rankers without quantiles.
+    """
+
+    score: NDArray[np.float32]
+    quantiles: NDArray[np.float32] | None
 
 
 def make_encoder(
@@ -31,12 +45,15 @@ def make_encoder(
     lookback: int,
     hidden: int,
     heads: int,
+    selection: str,
     graph: str,
     graph_layers: int,
     normalization: str,
     fan_channels: Sequence[str],
     fan_components: int,
     dropout: float,
+    attention_dropout: float,
+    attention_scores: str,
     stochastic_depth: float,
 ) -> Encoder:
     """An encoder for the panel's features; arguments as in `params.yaml`, section model.
@@ -58,11 +75,14 @@ def make_encoder(
         lookback=lookback,
         hidden=hidden,
         heads=heads,
+        selection=selection,
         graph=graph,
         graph_layers=graph_layers,
         normalization=normalization,
         fan_components=fan_components,
         dropout=dropout,
+        attention_dropout=attention_dropout,
+        attention_scores=attention_scores,
         stochastic_depth=stochastic_depth,
     )
 
@@ -110,14 +130,18 @@ def train_network(
 
     def loss_of(days: Sequence[int]) -> Tensor:
         block = load_block(panel, snapshots, days, lookback, device)
-        return watch.loss(network(block.x, len(days), block.edge_index, block.edge_attr), block.label)
+        forecast = network(block.x, len(days), block.edge_index, block.edge_attr)
+        return watch.loss(forecast.score, block.label, forecast.quantiles)
 
     def after_epoch(epoch: int, facts: dict[str, float]) -> bool:
         nonlocal best, best_weights, since, turnover
         with average.applied() if average else nullcontext():
-            scores = np.stack(list(score_days(network, panel, snapshots, stop)))
+            scores, quantiles = stacked(forecast_days(network, panel, snapshots, stop))
             refuse_collapse(panel, stop, scores, f"{title}, epoch {epoch}")
             found = stop_facts(panel, stop, scores)
+            if quantiles is not None:
+                found |= coverage(panel, stop, quantiles, objective.quantile_levels)
+            found |= attention_facts(network, panel, snapshots, stop[::LOOK_EVERY])
             since += 1
             if found["stop_rank_ic"] > best:
                 best, best_weights, since = found["stop_rank_ic"], copy.deepcopy(network.state_dict()), 0
@@ -153,7 +177,12 @@ def train_network(
 def score_days(
     network: AtftGatFan, panel: Panel, snapshots: Snapshots, days: Sequence[int]
 ) -> Iterator[NDArray[np.float32]]:
-    """Scores [stock, horizon] of each day in turn; NaN where the stock is not tradable.
+    """Scores [stock, horizon] of each day in turn; NaN where the stock is not tradable."""
+    return (day.score for day in forecast_days(network, panel, snapshots, days))
+
+
+def forecast_days(network: AtftGatFan, panel: Panel, snapshots: Snapshots, days: Sequence[int]) -> Iterator[Scored]:
+    """The forecast of each day in turn.
 
     The encoder always passes over the whole group of days that share an anchor, and the graph
     over one day: shapes depend on the date alone, so a day's scores do not depend, to the last bit,
@@ -168,10 +197,24 @@ def score_days(
         with torch.inference_mode():
             if group != start:
                 x = rows(panel, start, start + 2 * lookback - 1).to(device)
-                group, states = start, network.encoder.stocks(x, lookback)
+                group, states = start, network.encoder.stocks(x, lookback)[0]
             offset = day - (start + lookback - 1)
             index, attr = day_edges(panel, snapshots, day)
             edges = torch.from_numpy(index).to(device), torch.from_numpy(attr).to(device)
             state = network.encoder.together(states[offset : offset + 1], *edges)
-            score = network.heads(state)[0].float().cpu().numpy()
-        yield np.where(panel.tradable[day][:, None], score, np.nan).astype(np.float32)
+            forecast = network.judge(state)
+        quantiles = None if forecast.quantiles is None else _of_tradable(panel, day, forecast.quantiles)
+        yield Scored(_of_tradable(panel, day, forecast.score), quantiles)
+
+
+def stacked(days: Iterable[Scored]) -> Scored:
+    """All days at once, the day first."""
+    scores, quantiles = zip(*days, strict=True)
+    return Scored(np.stack(scores), None if quantiles[0] is None else np.stack(quantiles))
+
+
+def _of_tradable(panel: Panel, day: int, values: Tensor) -> NDArray[np.float32]:
+    """`values` [1, stock, ...] of the day without the first dimension; NaN where the stock is not tradable."""
+    array = values[0].float().cpu().numpy()
+    tradable = panel.tradable[day].reshape(-1, *[1] * (array.ndim - 1))
+    return np.where(tradable, array, np.nan).astype(np.float32)
