@@ -130,6 +130,7 @@ def objective_of(settings: Mapping[str, Any]) -> Objective:
         rank_method=settings["rank_method"],
         rank_temperature=settings["rank_temperature"],
         horizon_weights=settings["horizon_weights"],
+        portfolio_cost_bps=settings["portfolio_cost_bps"],
     )
 
 

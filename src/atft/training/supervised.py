@@ -18,7 +18,7 @@ from atft.panel.store import Panel
 from atft.training.blocks import consecutive, day_edges, load_block, rows
 from atft.training.diagnostics import blocks_of, refuse_collapse, stop_facts
 from atft.training.loop import fit, pick_device, seed_everything
-from atft.training.objective import LossWatch, Objective
+from atft.training.objective import LossWatch, Objective, Targets
 from atft.training.optimizers.averaging import WeightAverage
 from atft.training.optimizers.factory import Name, make_optimizer
 from atft.training.schedule import Schedule
@@ -110,7 +110,8 @@ def train_network(
 
     def loss_of(days: Sequence[int]) -> Tensor:
         block = load_block(panel, snapshots, days, lookback, device)
-        return watch.loss(network(block.x, len(days), block.edge_index, block.edge_attr), block.label)
+        score = network(block.x, len(days), block.edge_index, block.edge_attr)
+        return watch.loss(score, Targets(block.label, block.forward_return, panel.horizons))
 
     def after_epoch(epoch: int, facts: dict[str, float]) -> bool:
         nonlocal best, best_weights, since, turnover
