@@ -59,6 +59,7 @@ def load(folder: Path, monkeypatch: pytest.MonkeyPatch, **knobs: Any) -> Any:
         ("train__quantile_weight", 0.5, "train.quantile_weight: the network has no quantile heads"),
         ("train__portfolio_weight", -1, "train.portfolio_weight: Input should be greater than or equal to 0"),
         ("train__portfolio_cost_bps", -1, "train.portfolio_cost_bps: Input should be greater than or equal to 0"),
+        ("train__regime_weighting", -0.5, "train.regime_weighting: Input should be greater than or equal to 0"),
         (
             "train__horizon_weights",
             [1, 2],

@@ -218,6 +218,7 @@ class Train(Section):
     portfolio_weight: Annotated[Number, Field(ge=0)]
     portfolio_cost_bps: Annotated[Number, Field(ge=0)]
     horizon_weights: Annotated[list[Positive], Field(min_length=1)] | None
+    regime_weighting: Annotated[Number, Field(ge=0)]
     turnover_threshold: Positive
     neighbor_means: bool
     ridge_alphas: Annotated[list[Positive], Field(min_length=1)]

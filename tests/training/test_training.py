@@ -37,7 +37,7 @@ SETTINGS: dict[str, Any] = {
     "lr_floor": 0.05, "gradient_clip": 1.0, "feature_clip": 0.0, "ema_decay": 0.0, "huber_weight": 0.5,
     "mse_weight": 0.0, "correlation_weight": 0.0, "rank_weight": 1.0, "rank_method": "linear", "rank_temperature": 0.2,
     "quantile_weight": 0.0, "portfolio_weight": 0.0, "portfolio_cost_bps": 10.0, "horizon_weights": None,
-    "turnover_threshold": 1.0,
+    "regime_weighting": 0.0, "turnover_threshold": 1.0,
 }  # fmt: skip
 
 
@@ -217,6 +217,8 @@ BLINK: dict[str, Any] = {"epochs": 1, "days_per_step": 5, "days": range(90, 115)
 LONG: dict[str, Any] = {
     "schedule": "cosine_restarts", "t_0": 1, "epochs": 3, "days": range(65, 140), "stop": range(146, 186),
 }  # fmt: skip
+# The state of the market is known from day 139 on, and 20 days of it have ended by day 161.
+REGIMES_KNOWN: dict[str, Any] = {"epochs": 2, "days": range(130, 180), "stop": range(186, 192)}
 
 
 def small_network(world: World) -> AtftGatFan:
@@ -259,6 +261,7 @@ def default_scores(world: World) -> np.ndarray:
         {"portfolio_weight": 0.5},
         {"portfolio_cost_bps": 50.0, "portfolio_weight": 0.5, "_beside": {"portfolio_cost_bps": 10.0}},
         {"horizon_weights": [1.0, 3.0]},
+        {"regime_weighting": 5.0, "_beside": {"regime_weighting": 0.0}} | REGIMES_KNOWN,
     ],
     ids=lambda changes: next(f"{name}={value}" for name, value in changes.items()),
 )  # fmt: skip
@@ -275,7 +278,9 @@ def test_every_knob_changes_the_trained_scores(
 
 def test_a_knob_that_is_off_changes_nothing(world: World, default_scores: np.ndarray) -> None:
     """Equal weights of horizons, restarts after the end, a softness nobody asks for, costs of a book nobody holds."""
-    same = trained_scores(world, horizon_weights=[2.0, 2.0], t_0=3, rank_temperature=5.0, portfolio_cost_bps=99.0)
+    same = trained_scores(
+        world, horizon_weights=[2.0, 2.0], t_0=3, rank_temperature=5.0, portfolio_cost_bps=99.0, regime_weighting=1.0
+    )
     np.testing.assert_array_equal(same, default_scores)
 
 

@@ -88,6 +88,12 @@ def rank_loss(
     return _distance(by_column / mask.sum(1, keepdim=True).clamp(min=1), label, day_weight)
 
 
+def daily_correlation(score: Tensor, label: Tensor) -> Tensor:
+    """Correlation of score [D, N, H] and ranked label, by day; NaN where a day counts nothing. [D, H]"""
+    mask, share = usable(label)
+    return _correlation(_precise(score), label, mask).masked_fill(share == 0, torch.nan)[:, 0]
+
+
 def ranks(label: Tensor, mask: Tensor) -> Tensor:
     """(Rank - 1/2) / n among the day's known labels, in (0, 1); ties share their average. [D, N, H]
 

@@ -119,7 +119,7 @@ def score_ranker(
 
 NETWORK_SETTINGS = (
     "epochs", "patience", "day_share", "days_per_step", "optimizer", "lr", "weight_decay", "gradient_clip",
-    "feature_clip", "ema_decay", "turnover_threshold",
+    "feature_clip", "ema_decay", "regime_weighting", "turnover_threshold",
 )  # fmt: skip
 
 
