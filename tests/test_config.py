@@ -65,6 +65,9 @@ def load(folder: Path, monkeypatch: pytest.MonkeyPatch, **knobs: Any) -> Any:
         ("model__selection", "vsn", "model.selection: Input should be 'hinge' or 'paper'"),
         ("model__attention_dropout", 1.0, "model.attention_dropout: Input should be less than 1"),
         ("model__attention_scores", "bound", "model.attention_scores: Input should be 'free' or 'normalized'"),
+        ("train__portfolio_weight", -1, "train.portfolio_weight: Input should be greater than or equal to 0"),
+        ("train__portfolio_cost_bps", -1, "train.portfolio_cost_bps: Input should be greater than or equal to 0"),
+        ("train__regime_weighting", -0.5, "train.regime_weighting: Input should be greater than or equal to 0"),
         (
             "train__horizon_weights",
             [1, 2],
@@ -106,7 +109,7 @@ def test_a_scheme_asks_for_what_it_needs_alone(
 def test_a_network_needs_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match=r"train: huber_weight, mse_weight, .* are all 0: nothing to learn"):
         load(tmp_path, monkeypatch, train__huber_weight=0, train__rank_weight=0)
-    for term in ("huber", "mse", "correlation", "rank"):
+    for term in ("huber", "mse", "correlation", "rank", "portfolio"):
         off = {"train__huber_weight": 0, "train__rank_weight": 0}
         load(tmp_path, monkeypatch, **off | {f"train__{term}_weight": 0.1})
 

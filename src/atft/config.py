@@ -222,7 +222,10 @@ class Train(Section):
     rank_method: Literal["linear", "cdf", "sigmoid"]
     rank_temperature: Positive
     quantile_weight: Annotated[Number, Field(ge=0)]
+    portfolio_weight: Annotated[Number, Field(ge=0)]
+    portfolio_cost_bps: Annotated[Number, Field(ge=0)]
     horizon_weights: Annotated[list[Positive], Field(min_length=1)] | None
+    regime_weighting: Annotated[Number, Field(ge=0)]
     turnover_threshold: Positive
     neighbor_means: bool
     ridge_alphas: Annotated[list[Positive], Field(min_length=1)]
@@ -231,9 +234,9 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _something_ranks(self) -> Self:
-        ranking = (self.huber_weight, self.mse_weight, self.correlation_weight, self.rank_weight)
-        if not any(ranking):
-            raise ValueError("huber_weight, mse_weight, correlation_weight and rank_weight are all 0: nothing to learn")
+        names = ("huber_weight", "mse_weight", "correlation_weight", "rank_weight", "portfolio_weight")
+        if not any(getattr(self, name) for name in names):
+            raise ValueError(f"{', '.join(names[:-1])} and {names[-1]} are all 0: nothing to learn")
         if 0 < self.feature_clip < 1:
             raise ValueError(
                 f"feature_clip: {self.feature_clip} would shrink every gradient; 0 is off, else at least 1"

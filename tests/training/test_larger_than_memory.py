@@ -51,7 +51,7 @@ TRAIN = """
 from atft.graph.edges import EDGE_FEATURES
 from atft.graph.snapshots import Snapshots
 from atft.panel.store import read_panel
-from atft.training.objective import Objective
+from atft.training.objective import TERMS, Objective
 from atft.training.schedule import Schedule
 from atft.training.supervised import make_encoder, train_network
 from atft.model.atft_gat_fan import AtftGatFan
@@ -67,12 +67,13 @@ none = Snapshots(
     len(panel.codes), np.empty(0, np.int64), np.zeros(1, np.int64), np.empty((2, 0), np.int64),
     np.empty((0, len(EDGE_FEATURES)), np.float32),
 )
-objective = Objective({"huber": 1.0, "mse": 0.0, "correlation": 0.0, "rank": 1.0, "quantile": 0.0}, "linear", 0.2, None)
+weights = dict.fromkeys(TERMS, 0.0) | {"huber": 1.0, "rank": 1.0}
+objective = Objective(weights, "linear", 0.2, horizon_weights=None, portfolio_cost_bps=10.0)
 history = train_network(
     AtftGatFan(encoder, 8, 2, 0), panel, none, range(30, 80), range(90, 95), objective,
     Schedule("cosine", 10, 0.1, 20, 2, 0.1), optimizer="adamw", lr=0.001, weight_decay=0.0, gradient_clip=1.0,
-    feature_clip=0.0, ema_decay=0.0, epochs=1, patience=1, day_share=1.0, days_per_step=5, turnover_threshold=1.0,
-    seed=0, fold=0,
+    feature_clip=0.0, ema_decay=0.0, epochs=1, patience=1, day_share=1.0, days_per_step=5, regime_weighting=0.0,
+    turnover_threshold=1.0, seed=0, fold=0,
 )
 print(history)
 """

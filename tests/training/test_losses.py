@@ -12,20 +12,21 @@ from torch import Tensor
 
 from atft.panel.standardize import standardize
 from atft.training.losses import RankMethod, correlation_loss, huber_loss, mse_loss, quantile_loss, rank_loss, ranks
-from atft.training.objective import TERMS, Objective
+from atft.training.objective import TERMS, Objective, Targets
+from atft.training.portfolio_loss import portfolio_loss
 from atft.training.soft_ranks import soft_ranks
 
 LEVELS = (0.1, 0.5, 0.9)
-Loss = Callable[[Tensor, Tensor], Tensor]
+Loss = Callable[..., Tensor]  # score, label[, day_weight]
 
 
 def rank_by(method: str) -> Loss:
     return partial(rank_loss, method=method, temperature=0.2)  # pyright: ignore
 
 
-def quantiles_of(score: Tensor, label: Tensor) -> Tensor:
+def quantiles_of(score: Tensor, label: Tensor, day_weight: Tensor | None = None) -> Tensor:
     """The quantile loss of three bands around the score, as a function of the score."""
-    return quantile_loss(torch.stack([score - 0.8, 1.1 * score, score + 0.7], -1), label, LEVELS)
+    return quantile_loss(torch.stack([score - 0.8, 1.1 * score, score + 0.7], -1), label, LEVELS, day_weight)
 
 
 SCALE_FREE = {"correlation": correlation_loss} | {f"rank-{m}": rank_by(m) for m in ("linear", "cdf", "sigmoid")}
@@ -220,22 +221,38 @@ def test_each_day_counts_the_same_and_small_days_not_at_all(loss: Loss) -> None:
     assert (nothing == 0).all()
 
 
+def test_days_count_by_their_weight_relative_to_all_of_training(loss: Loss) -> None:
+    """Not to the block: the mean over its days of weight times loss, whatever its weights sum to."""
+    label = labels()
+    score = scores(label, 3)
+    each = torch.stack([loss(score[d : d + 1], label[d : d + 1]) for d in range(3)])
+    weight = torch.tensor([[0.5, 1.0], [2.0, 0.25], [0.75, 0.5]])
+    torch.testing.assert_close(loss(score, label, day_weight=weight), (weight * each).mean(0))
+    label[1, 12:] = torch.nan
+    torch.testing.assert_close(loss(score, label, day_weight=weight), (weight * each)[[0, 2]].mean(0))
+
+
 def objective(weights: dict[str, float], horizons: list[float] | None = None, method: RankMethod = "cdf") -> Objective:
-    return Objective(dict.fromkeys(TERMS, 0.0) | weights, method, 0.2, horizons, LEVELS)
+    return Objective(dict.fromkeys(TERMS, 0.0) | weights, method, 0.2, horizons, 10.0, LEVELS)
+
+
+def targets_of(label: Tensor) -> Targets:
+    return Targets(label, 0.02 * label, (1, 5))
 
 
 def test_the_objective_is_the_weighted_sum_of_its_terms_and_computes_no_other() -> None:
     label = labels()
     score, bands = scores(label), torch.stack([scores(label, s) for s in range(3)], -1)
     some = objective({"huber": 0.5, "rank": 2.0})
-    terms = some.terms(score, label)
+    terms = some.terms(score, targets_of(label))
     assert list(terms) == ["huber", "rank"]
     expected = 0.5 * huber_loss(score, label).mean() + 2 * rank_loss(score, label, "cdf", 0.2).mean()
     torch.testing.assert_close(some.total(terms), expected)
     every = objective(dict.fromkeys(TERMS, 1.0))
-    terms = every.terms(score, label, bands)
+    terms = every.terms(score, targets_of(label), bands)
     assert list(terms) == list(TERMS)
     torch.testing.assert_close(terms["quantile"], quantile_loss(bands, label, LEVELS).mean())
+    torch.testing.assert_close(terms["portfolio"], portfolio_loss(score, 0.02 * label, (1, 5), 10).mean())
     torch.testing.assert_close(every.total(terms), torch.stack(list(terms.values())).sum())
 
 
@@ -243,21 +260,22 @@ def test_horizon_weights_move_weight_between_horizons_alone() -> None:
     label = labels()
     score = scores(label)
     by_horizon = huber_loss(score, label)
-    found = objective({"huber": 1.0}, [3.0, 1.0]).terms(score, label)["huber"]
+    targets = targets_of(label)
+    found = objective({"huber": 1.0}, [3.0, 1.0]).terms(score, targets)["huber"]
     torch.testing.assert_close(found, 0.75 * by_horizon[0] + 0.25 * by_horizon[1])
-    torch.testing.assert_close(objective({"huber": 1.0}, [7.0, 7.0]).terms(score, label)["huber"], by_horizon.mean())
+    torch.testing.assert_close(objective({"huber": 1.0}, [7.0, 7.0]).terms(score, targets)["huber"], by_horizon.mean())
 
 
 def test_gradient_norms_are_each_terms_pull_at_the_scores() -> None:
     label = labels()
     bands = torch.stack([scores(label, s) for s in range(3)], -1).requires_grad_()
     score = scores(label).requires_grad_()
-    weights = {"huber": 0.5, "mse": 3.0, "rank": 2.0, "quantile": 0.25}
-    goal = objective(weights)
-    terms = goal.terms(score, label, bands)
+    weights = {"huber": 0.5, "mse": 3.0, "rank": 2.0, "quantile": 0.25, "portfolio": 0.5}
+    goal, targets = objective(weights), targets_of(label)
+    terms = goal.terms(score, targets, bands)
     norms = goal.gradient_norms(terms, [score, bands])
     for name, weight in weights.items():
-        (weight * goal.terms(score, label, bands)[name]).backward()
+        (weight * goal.terms(score, targets, bands)[name]).backward()
         found = bands.grad if name == "quantile" else score.grad
         assert found is not None
         assert norms[name] == pytest.approx(found.norm().item(), rel=1e-5)
@@ -275,8 +293,12 @@ def test_autocast_does_not_coarsen_the_losses(name: str, method: RankMethod) -> 
     goal = objective({name: 1.0}, method=method)
     bands = torch.stack([score, score, score], -1)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        coarse = goal.terms(score, label, bands)[name]
-    by_itself = LOSSES[f"rank-{method}" if name == "rank" else name]
-    fine = quantile_loss(bands, label, LEVELS) if name == "quantile" else by_itself(score, label)
+        coarse = goal.terms(score, targets_of(label), bands)[name]
+    alone: dict[str, Loss] = LOSSES | {
+        "rank": rank_by(method),
+        "quantile": lambda _, label: quantile_loss(bands, label, LEVELS),
+        "portfolio": lambda score, label: portfolio_loss(score, 0.02 * label, (1, 5), 10.0),
+    }
+    fine = alone[name](score, label)
     assert coarse.dtype == torch.float32
     assert coarse == fine.mean()

@@ -42,7 +42,8 @@ SETTINGS: dict[str, Any] = {
     "weight_decay": 0.01, "schedule": "cosine", "warmup_epochs": 10, "warmup_share": 0.1, "t_0": 20, "t_mult": 2,
     "lr_floor": 0.05, "gradient_clip": 1.0, "feature_clip": 0.0, "ema_decay": 0.0, "huber_weight": 0.5,
     "mse_weight": 0.0, "correlation_weight": 0.0, "rank_weight": 1.0, "rank_method": "linear", "rank_temperature": 0.2,
-    "quantile_weight": 0.0, "horizon_weights": None, "turnover_threshold": 1.0,
+    "quantile_weight": 0.0, "portfolio_weight": 0.0, "portfolio_cost_bps": 10.0, "horizon_weights": None,
+    "regime_weighting": 0.0, "turnover_threshold": 1.0,
 }  # fmt: skip
 
 
@@ -97,6 +98,12 @@ def test_runs_share_an_anchor_and_hold_every_day_once() -> None:
         assert run == list(range(run[0], run[-1] + 1))
         assert len(run) <= 10
         assert len({(day - 19) // 20 for day in run}) == 1
+
+
+def test_a_block_holds_what_its_own_days_are_held_against(world: World) -> None:
+    block = load_block(world.panel, world.snapshots, [110, 111, 112], 10, torch.device("cpu"))
+    for name in ("tradable", "label", "forward_return"):
+        np.testing.assert_array_equal(getattr(block, name).numpy(), getattr(world.panel, name)[110:113], err_msg=name)
 
 
 def test_rows_outside_the_panel_are_unknown(world: World) -> None:
@@ -217,6 +224,8 @@ BLINK: dict[str, Any] = {"epochs": 1, "days_per_step": 5, "days": range(90, 115)
 LONG: dict[str, Any] = {
     "schedule": "cosine_restarts", "t_0": 1, "epochs": 3, "days": range(65, 140), "stop": range(146, 186),
 }  # fmt: skip
+# The state of the market is known from day 139 on, and 20 days of it have ended by day 161.
+REGIMES_KNOWN: dict[str, Any] = {"epochs": 2, "days": range(130, 180), "stop": range(186, 192)}
 
 
 def small_network(world: World, levels: Sequence[float] = (), **shape: Any) -> AtftGatFan:
@@ -257,12 +266,15 @@ def default_scores(world: World) -> np.ndarray:
         {"rank_method": "cdf"},
         {"rank_method": "sigmoid"},
         {"rank_method": "sigmoid", "rank_temperature": 1.0, "_beside": {"rank_temperature": 0.2}},
+        {"portfolio_weight": 0.5},
+        {"portfolio_cost_bps": 50.0, "portfolio_weight": 0.5, "_beside": {"portfolio_cost_bps": 10.0}},
         {"horizon_weights": [1.0, 3.0]},
         {"selection": "paper"},
         {"attention_dropout": 0.5},
         {"attention_scores": "normalized", "graph": "on", "_beside": {"attention_scores": "free"}},
         {"quantile_weight": 1.0, "levels": (0.1, 0.9)},
         {"levels": (0.5, 0.9), "quantile_weight": 1.0, "_beside": {"levels": (0.1, 0.9)}},
+        {"regime_weighting": 5.0, "_beside": {"regime_weighting": 0.0}} | REGIMES_KNOWN,
     ],
     ids=lambda changes: next(f"{name}={value}" for name, value in changes.items()),
 )  # fmt: skip
@@ -278,8 +290,10 @@ def test_every_knob_changes_the_trained_scores(
 
 
 def test_a_knob_that_is_off_changes_nothing(world: World, default_scores: np.ndarray) -> None:
-    """Equal weights of horizons, restarts after the end, a softness nobody asks for."""
-    same = trained_scores(world, horizon_weights=[2.0, 2.0], t_0=3, rank_temperature=5.0)
+    """Equal weights of horizons, restarts after the end, a softness nobody asks for, costs of a book nobody holds."""
+    same = trained_scores(
+        world, horizon_weights=[2.0, 2.0], t_0=3, rank_temperature=5.0, portfolio_cost_bps=99.0, regime_weighting=1.0
+    )
     np.testing.assert_array_equal(same, default_scores)
 
 

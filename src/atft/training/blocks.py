@@ -23,7 +23,7 @@ class Block:
         edge_index, edge_attr: Edges among tradable stocks and their groups. Nodes: D x N stocks, then
             group x D virtual ones.
         tradable: [D, N].
-        label: [D, N, H], NaN masked.
+        label, forward_return: [D, N, H], NaN masked.
     """
 
     days: Sequence[int]
@@ -32,6 +32,7 @@ class Block:
     edge_attr: Tensor
     tradable: Tensor
     label: Tensor
+    forward_return: Tensor
 
 
 def load_block(panel: Panel, snapshots: Snapshots, days: Sequence[int], lookback: int, device: torch.device) -> Block:
@@ -51,6 +52,7 @@ def load_block(panel: Panel, snapshots: Snapshots, days: Sequence[int], lookback
         edge_attr=torch.from_numpy(np.concatenate([attr for _, attr in edges])).to(device),
         tradable=torch.from_numpy(panel.tradable[wanted].copy()).to(device),
         label=torch.from_numpy(panel.label[wanted].copy()).to(device),
+        forward_return=torch.from_numpy(panel.forward_return[wanted].copy()).to(device),
     )
 
 

@@ -2,7 +2,7 @@
 
 Shape letters: D days, N stocks, H horizons, Q quantiles. A label of NaN is masked; days with fewer than
 `MIN_NAMES` labels count nothing. Each loss is a vector [H], a mean over days: horizons are weighted by
-whoever adds the losses up (see `objective.py`).
+whoever adds the losses up (see `objective.py`). A `day_weight` makes days count unlike, see `usable`.
 """
 
 from collections.abc import Sequence
@@ -18,43 +18,52 @@ MIN_NAMES = 20  # a smaller cross-section teaches noise
 RankMethod = Literal["linear", "cdf", "sigmoid"]
 
 
-def usable(label: Tensor) -> tuple[Tensor, Tensor]:
-    """(mask [D, N, H] of known labels, day weight [D, 1, H]: 1 / days where a day has MIN_NAMES, else 0)."""
+def usable(label: Tensor, day_weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """(mask [D, N, H] of known labels, share [D, 1, H]: 1 / days where a day has MIN_NAMES, else 0).
+
+    The share times `day_weight` [D, H], which is relative to all days of training: it is not brought to mean 1
+    here, or a block of days that all weigh little would weigh as much as any other.
+    """
     mask = torch.isfinite(label)
     enough = (mask.sum(1, keepdim=True) >= MIN_NAMES).float()
-    return mask, enough / enough.sum(0, keepdim=True).clamp(min=1)
+    share = enough / enough.sum(0, keepdim=True).clamp(min=1)
+    return mask, share if day_weight is None else share * day_weight[:, None]
 
 
-def huber_loss(score: Tensor, label: Tensor) -> Tensor:
+def huber_loss(score: Tensor, label: Tensor, day_weight: Tensor | None = None) -> Tensor:
     """Huber loss (delta 1) of score [D, N, H] against label, mean over stocks, then days. [H]"""
     error = functional.huber_loss(_precise(score), label.nan_to_num(), reduction="none")
-    return _mean(error, label)
+    return _mean(error, label, day_weight)
 
 
-def mse_loss(score: Tensor, label: Tensor) -> Tensor:
+def mse_loss(score: Tensor, label: Tensor, day_weight: Tensor | None = None) -> Tensor:
     """Squared error of score [D, N, H] against label, mean over stocks, then days. [H]"""
-    return _mean((_precise(score) - label.nan_to_num()).square(), label)
+    return _mean((_precise(score) - label.nan_to_num()).square(), label, day_weight)
 
 
-def quantile_loss(quantiles: Tensor, label: Tensor, levels: Sequence[float]) -> Tensor:
+def quantile_loss(
+    quantiles: Tensor, label: Tensor, levels: Sequence[float], day_weight: Tensor | None = None
+) -> Tensor:
     """Pinball loss of quantiles [D, N, H, Q] at `levels` in (0, 1), mean over levels, stocks, then days. [H]
 
     Source: Koenker & Bassett, Regression Quantiles, 1978.
     """
     level = torch.tensor(levels, dtype=torch.float64, device=label.device).to(_precise(quantiles).dtype)
     error = label.nan_to_num()[..., None] - _precise(quantiles)
-    return _mean(torch.maximum(level * error, (level - 1) * error).mean(-1), label)
+    return _mean(torch.maximum(level * error, (level - 1) * error).mean(-1), label, day_weight)
 
 
-def correlation_loss(score: Tensor, label: Tensor) -> Tensor:
+def correlation_loss(score: Tensor, label: Tensor, day_weight: Tensor | None = None) -> Tensor:
     """One minus the correlation of score [D, N, H] and ranked label, averaged over days. [H]
 
     Adding a constant to a day's scores, or scaling them, changes nothing; constant scores cost 1.
     """
-    return _distance(_precise(score), label)
+    return _distance(_precise(score), label, day_weight)
 
 
-def rank_loss(score: Tensor, label: Tensor, method: RankMethod, temperature: float) -> Tensor:
+def rank_loss(
+    score: Tensor, label: Tensor, method: RankMethod, temperature: float, day_weight: Tensor | None = None
+) -> Tensor:
     """One minus the rank correlation of score [D, N, H] and label, averaged over days. [H]
 
     The label is ranked hard. Ranks of the score have no gradient, so they are replaced by
@@ -70,13 +79,19 @@ def rank_loss(score: Tensor, label: Tensor, method: RankMethod, temperature: flo
     """
     score = _precise(score)
     if method == "linear":
-        return _distance(score, label)
+        return _distance(score, label, day_weight)
     mask, _ = usable(label)
     z = standardized(score, mask)
     if method == "cdf":
-        return _distance(torch.special.ndtr(z), label)
+        return _distance(torch.special.ndtr(z), label, day_weight)
     by_column = soft_ranks(z.transpose(1, 2), mask.transpose(1, 2), temperature).transpose(1, 2)
-    return _distance(by_column / mask.sum(1, keepdim=True).clamp(min=1), label)
+    return _distance(by_column / mask.sum(1, keepdim=True).clamp(min=1), label, day_weight)
+
+
+def daily_correlation(score: Tensor, label: Tensor) -> Tensor:
+    """Correlation of score [D, N, H] and ranked label, by day; NaN where a day counts nothing. [D, H]"""
+    mask, share = usable(label)
+    return _correlation(_precise(score), label, mask).masked_fill(share == 0, torch.nan)[:, 0]
 
 
 def ranks(label: Tensor, mask: Tensor) -> Tensor:
@@ -98,24 +113,29 @@ def standardized(score: Tensor, mask: Tensor) -> Tensor:
 
     The deviation has a floor of 1e-4: where scores tie, their rounding is no opinion.
     """
-    spread = _centred(score, mask)
+    spread = _centred(_precise(score), mask)
     variance = spread.square().sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1)
     return spread / variance.add(1e-8).sqrt()
 
 
-def _distance(values: Tensor, label: Tensor) -> Tensor:
+def _distance(values: Tensor, label: Tensor, day_weight: Tensor | None) -> Tensor:
     """One minus the correlation with the ranked label, mean over days. [H]"""
-    mask, day = usable(label)
+    mask, day = usable(label, day_weight)
+    return ((1 - _correlation(values, label, mask)) * day).sum(dim=(0, 1))
+
+
+def _correlation(values: Tensor, label: Tensor, mask: Tensor) -> Tensor:
+    """With the ranked label, by day. [D, 1, H]"""
     ranked = _centred(ranks(label, mask), mask)
     spread = _centred(values, mask)
     covariance = (spread * ranked).sum(1, keepdim=True)
     norm = spread.square().sum(1, keepdim=True).add(1e-8).sqrt() * ranked.square().sum(1, keepdim=True).add(1e-8).sqrt()
-    return ((1 - covariance / norm) * day).sum(dim=(0, 1))
+    return covariance / norm
 
 
-def _mean(error: Tensor, label: Tensor) -> Tensor:
+def _mean(error: Tensor, label: Tensor, day_weight: Tensor | None) -> Tensor:
     """Mean over known stocks, then over days. [H]"""
-    mask, day = usable(label)
+    mask, day = usable(label, day_weight)
     return ((error * mask).sum(1, keepdim=True) / mask.sum(1, keepdim=True).clamp(min=1) * day).sum(dim=(0, 1))
 
 

@@ -7,19 +7,38 @@ import torch
 from torch import Tensor
 
 from atft.training.losses import RankMethod, correlation_loss, huber_loss, mse_loss, quantile_loss, rank_loss
+from atft.training.portfolio_loss import portfolio_loss
 
-TERMS = ("huber", "mse", "correlation", "rank", "quantile")
+TERMS = ("huber", "mse", "correlation", "rank", "quantile", "portfolio")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What the scores of a block of consecutive days are held against.
+
+    Attributes:
+        label: [D, N, H], NaN masked.
+        forward_return: [D, N, H] simple, NaN masked.
+        horizons: [H] days that the return is earned in.
+        day_weight: [D, H], mean 1 over all days of training; None where all count alike.
+    """
+
+    label: Tensor
+    forward_return: Tensor
+    horizons: Sequence[int]
+    day_weight: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Weighted sum of the terms of `losses.py`; one of weight 0 is not computed.
+    """Weighted sum of the terms of `losses.py` and of `portfolio_loss`; one of weight 0 is not computed.
 
     Attributes:
         weights: Weight of each of `TERMS`.
         rank_method, rank_temperature: See `rank_loss`.
         horizon_weights: One per horizon, brought to mean 1, so that they move no weight between terms;
             None where all horizons count alike.
+        portfolio_cost_bps: See `portfolio_loss`.
         quantile_levels: Of the quantiles, ascending, in (0, 1).
     """
 
@@ -27,19 +46,20 @@ class Objective:
     rank_method: RankMethod
     rank_temperature: float
     horizon_weights: Sequence[float] | None
+    portfolio_cost_bps: float
     quantile_levels: Sequence[float] = ()
 
-    def terms(self, score: Tensor, label: Tensor, quantiles: Tensor | None = None) -> dict[str, Tensor]:
+    def terms(self, score: Tensor, targets: Targets, quantiles: Tensor | None = None) -> dict[str, Tensor]:
         """Each term before its weight, by name.
 
         In single precision whatever autocast does around it: correlations need the digits.
 
         Args:
-            score, label: [D, N, H], a label of NaN masked.
+            score: [D, N, H].
             quantiles: [D, N, H, Q], for the quantile term alone.
         """
         with torch.autocast(score.device.type, enabled=False):
-            by_horizon = {name: self._term(name, score, label, quantiles) for name in TERMS if self.weights[name]}
+            by_horizon = {name: self._term(name, score, targets, quantiles) for name in TERMS if self.weights[name]}
             return {name: self._over_horizons(value) for name, value in by_horizon.items()}
 
     def total(self, terms: Mapping[str, Tensor]) -> Tensor:
@@ -58,17 +78,20 @@ class Objective:
             norms[name] = self.weights[name] * size.item()
         return norms
 
-    def _term(self, name: str, score: Tensor, label: Tensor, quantiles: Tensor | None) -> Tensor:
+    def _term(self, name: str, score: Tensor, targets: Targets, quantiles: Tensor | None) -> Tensor:
+        label, weight = targets.label, targets.day_weight
         if name == "huber":
-            return huber_loss(score, label)
+            return huber_loss(score, label, weight)
         if name == "mse":
-            return mse_loss(score, label)
+            return mse_loss(score, label, weight)
         if name == "correlation":
-            return correlation_loss(score, label)
+            return correlation_loss(score, label, weight)
         if name == "rank":
-            return rank_loss(score, label, self.rank_method, self.rank_temperature)
+            return rank_loss(score, label, self.rank_method, self.rank_temperature, weight)
+        if name == "portfolio":
+            return portfolio_loss(score, targets.forward_return, targets.horizons, self.portfolio_cost_bps, weight)
         assert quantiles is not None
-        return quantile_loss(quantiles, label, self.quantile_levels)
+        return quantile_loss(quantiles, label, self.quantile_levels, weight)
 
     def _over_horizons(self, by_horizon: Tensor) -> Tensor:
         if self.horizon_weights is None:
@@ -85,9 +108,9 @@ class LossWatch:
         self._values: list[dict[str, Tensor]] = []
         self._pull: dict[str, float] = {}
 
-    def loss(self, score: Tensor, label: Tensor, quantiles: Tensor | None = None) -> Tensor:
+    def loss(self, score: Tensor, targets: Targets, quantiles: Tensor | None = None) -> Tensor:
         """The weighted sum of the terms; see `Objective.terms`."""
-        terms = self._objective.terms(score, label, quantiles)
+        terms = self._objective.terms(score, targets, quantiles)
         if not self._values:
             outputs = [score] if quantiles is None else [score, quantiles]
             self._pull = self._objective.gradient_norms(terms, outputs)

@@ -135,7 +135,7 @@ def score_ranker(
 
 NETWORK_SETTINGS = (
     "epochs", "patience", "day_share", "days_per_step", "optimizer", "lr", "weight_decay", "gradient_clip",
-    "feature_clip", "ema_decay", "turnover_threshold",
+    "feature_clip", "ema_decay", "regime_weighting", "turnover_threshold",
 )  # fmt: skip
 
 
@@ -146,6 +146,7 @@ def objective_of(settings: Mapping[str, Any], quantile_levels: Sequence[float]) 
         rank_method=settings["rank_method"],
         rank_temperature=settings["rank_temperature"],
         horizon_weights=settings["horizon_weights"],
+        portfolio_cost_bps=settings["portfolio_cost_bps"],
         quantile_levels=quantile_levels,
     )
 

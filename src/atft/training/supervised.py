@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from atft.errors import InputError
+from atft.evaluation.market import Market
 from atft.graph.edges import EDGE_FEATURES
 from atft.graph.snapshots import Snapshots
 from atft.model.atft_gat_fan import AtftGatFan, Encoder, block_start
@@ -19,9 +20,11 @@ from atft.training.blocks import consecutive, day_edges, load_block, rows
 from atft.training.diagnostics import blocks_of, coverage, refuse_collapse, stop_facts
 from atft.training.inspection import attention_facts
 from atft.training.loop import fit, pick_device, seed_everything
-from atft.training.objective import LossWatch, Objective
+from atft.training.losses import daily_correlation
+from atft.training.objective import LossWatch, Objective, Targets
 from atft.training.optimizers.averaging import WeightAverage
 from atft.training.optimizers.factory import Name, make_optimizer
+from atft.training.regimes import RegimeWeights, market_states
 from atft.training.schedule import Schedule
 
 MAX_DEPTH_DROP = 0.5
@@ -105,6 +108,7 @@ def train_network(
     patience: int,
     day_share: float,
     days_per_step: int,
+    regime_weighting: float,
     turnover_threshold: float,
     seed: int,
     fold: int,
@@ -116,6 +120,8 @@ def train_network(
     Stochastic depth rises with the turnover of the scores on `stop` (measured without dropout,
     which would inflate it): p (1 + excess over the threshold), at most `MAX_DEPTH_DROP`.
 
+    With `regime_weighting`, its strength, days count as `RegimeWeights` has it.
+
     Raises:
         InputError: When the loss is no longer finite, or the scores of `stop` are all alike.
     """
@@ -126,12 +132,22 @@ def train_network(
     best, best_weights, since, turnover = -np.inf, copy.deepcopy(network.state_dict()), 0, None
     history: list[dict[str, Any]] = []
     watch = LossWatch(objective)
+    regimes = None
+    if regime_weighting:
+        regimes = RegimeWeights(
+            market_states(Market.of(panel)), train, panel.horizons, panel.delay, strength=regime_weighting
+        )
     title = f"train fold {fold} seed {seed}"
 
     def loss_of(days: Sequence[int]) -> Tensor:
         block = load_block(panel, snapshots, days, lookback, device)
         forecast = network(block.x, len(days), block.edge_index, block.edge_attr)
-        return watch.loss(forecast.score, block.label, forecast.quantiles)
+        weight = None
+        if regimes is not None:
+            regimes.saw(days, daily_correlation(forecast.score.detach(), block.label).cpu().numpy())
+            weight = torch.from_numpy(regimes.weight[days]).float().to(device)
+        targets = Targets(block.label, block.forward_return, panel.horizons, weight)
+        return watch.loss(forecast.score, targets, forecast.quantiles)
 
     def after_epoch(epoch: int, facts: dict[str, float]) -> bool:
         nonlocal best, best_weights, since, turnover
@@ -149,6 +165,7 @@ def train_network(
         network.encoder.depth_drop = min(base_drop * max(turnover / turnover_threshold, 1.0), MAX_DEPTH_DROP)
         history.append(
             {"epoch": epoch, **facts, **watch.epoch_facts(), **found, "depth_drop": network.encoder.depth_drop}
+            | (regimes.next_epoch() if regimes else {})
         )
         return since >= patience
 
