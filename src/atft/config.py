@@ -131,6 +131,7 @@ class Split(Section):
     train_days: Count
     embargo: Whole
     lookback: Count
+    seal_test: bool
 
     @model_validator(mode="after")
     def _scheme_has_what_it_needs(self) -> Self:

@@ -197,6 +197,14 @@ def test_valid_blocks_follow_what_was_learned_in_walk_forward_alone_and_test_blo
     assert follow_in_time(splits, "test")
 
 
+@pytest.mark.parametrize("scheme", DRAWN)
+def test_a_sealed_test_block_has_no_fold_and_changes_no_other(scheme: Any) -> None:
+    splits = make_splits(weekdays(41), 0, scheme, 2, 1, **SMALL)
+    tested = splits.filter(pl.col("role") == "test")["fold"].unique().item()
+    sealed = make_splits(weekdays(41), 0, scheme, 2, 1, **SMALL, seal_test=True)
+    assert sealed.equals(splits.filter(pl.col("fold") != tested))
+
+
 @pytest.mark.parametrize("role", ["train", "stop"])
 def test_one_later_day_learned_from_is_enough_not_to_follow(role: str) -> None:
     splits = make_splits(weekdays(41), 0, "expanding", 2, 1, **SMALL)

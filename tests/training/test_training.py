@@ -25,6 +25,7 @@ from atft.training.diagnostics import blocks_of, coverage, refuse_collapse, stop
 from atft.training.history import loss_curve, selection_table
 from atft.training.inspection import attention_facts, link_entropy, selection_weights
 from atft.training.loop import fit
+from atft.training.objective import Targets
 from atft.training.optimizers.factory import make_optimizer
 from atft.training.pretext import pretrain, residual_target
 from atft.training.rankers import NETWORK_SETTINGS, objective_of, schedule_of
@@ -580,7 +581,7 @@ def test_pinball_heads_cover_what_they_say() -> None:
     optimizer = torch.optim.Adam(heads.parameters(), lr=0.05)
     for _ in range(200):
         optimizer.zero_grad()
-        terms = objective.terms(torch.zeros_like(label), label, heads(state))
+        terms = objective.terms(torch.zeros_like(label), Targets(label, label, (1, 5)), heads(state))
         objective.total(terms).backward()
         optimizer.step()
     below = label[..., None] < heads(state)

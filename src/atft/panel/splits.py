@@ -48,6 +48,7 @@ def make_splits(
     train_days: int,
     embargo: int,
     lookback: int,
+    seal_test: bool = False,
 ) -> pl.DataFrame:
     """Folds as rows `fold, date, role`, one fold per held-out block, from its first used date on.
 
@@ -73,6 +74,7 @@ def make_splits(
         train_days: Longest training side (rolling).
         embargo, lookback: See `train_positions`; they matter to days after a block alone
             (purged_kfold).
+        seal_test: Give the test blocks no fold: their dates stay reserved, nobody trains for them or looks.
 
     Raises:
         InputError: When the dates do not suffice.
@@ -93,7 +95,7 @@ def make_splits(
         blocks = [(part, open_end, starts[0]) for part in parts] + blocks
 
     rows = []
-    for fold, (block, limit, end) in enumerate(blocks):
+    for fold, (block, limit, end) in enumerate(blocks[: len(blocks) - tests] if seal_test else blocks):
         if len(block) == 0:
             raise InputError(
                 f"split: too few dates: valid block {fold} has none left before the split.purge of {purge} days that "
