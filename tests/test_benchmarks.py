@@ -15,6 +15,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("cache_bars", "--stocks 40 --days 300"),
         ("cache_table", "--stocks 40 --days 300 --features 5"),
         ("evaluate", "--stocks 120 --days 300 --slice 16"),
+        ("fan", "--stocks 40 --days 200 --epochs 1"),
         ("window", "--stocks 50 --features 5"),
     ],
 )
