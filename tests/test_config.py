@@ -62,7 +62,7 @@ def load(folder: Path, monkeypatch: pytest.MonkeyPatch, **knobs: Any) -> Any:
         ("model__quantiles", [0.0, 0.5], "model.quantiles.0: Input should be greater than 0"),
         ("model__quantiles", [0.5, 0.1], "model: quantiles must ascend, each level once"),
         ("model__quantiles", [0.1, 0.1], "model: quantiles must ascend, each level once"),
-        ("model__selection", "vsn", "model.selection: Input should be 'hinge' or 'paper'"),
+        ("model__selection", "vsn", "model.selection: Input should be 'hinge', 'paper' or 'none'"),
         ("model__attention_dropout", 1.0, "model.attention_dropout: Input should be less than 1"),
         ("model__attention_scores", "bound", "model.attention_scores: Input should be 'free' or 'normalized'"),
         ("train__portfolio_weight", -1, "train.portfolio_weight: Input should be greater than or equal to 0"),

@@ -157,7 +157,7 @@ class Model(Section):
     lookback: Annotated[int, Field(ge=5)]
     hidden: Annotated[int, Field(ge=8)]
     heads: Count
-    selection: Literal["hinge", "paper"]
+    selection: Literal["hinge", "paper", "none"]
     graph: Annotated[Literal["on", "off", "shuffled"], BeforeValidator(_switch)]
     graph_layers: Count
     normalization: Literal["fan", "none"]

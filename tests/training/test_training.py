@@ -271,6 +271,7 @@ def default_scores(world: World) -> np.ndarray:
         {"portfolio_cost_bps": 50.0, "portfolio_weight": 0.5, "_beside": {"portfolio_cost_bps": 10.0}},
         {"horizon_weights": [1.0, 3.0]},
         {"selection": "paper"},
+        {"selection": "none"},
         {"attention_dropout": 0.5},
         {"attention_scores": "normalized", "graph": "on", "_beside": {"attention_scores": "free"}},
         {"quantile_weight": 1.0, "levels": (0.1, 0.9)},

@@ -22,7 +22,7 @@ class Encoder(nn.Module):
         features: Columns of x.
         fan_channels: Columns of x that FAN sums to levels.
         edge_features: Columns of the edge attributes, the last of which is the weight of the link.
-        selection: "hinge" or "paper".
+        selection: "hinge", "paper" or "none".
         attention_scores: "free" or "normalized".
         graph: "on", "shuffled" (the caller shuffles) or "off" (stocks do not see each other).
         normalization: "fan" or "none".

@@ -108,7 +108,31 @@ class PaperSelection(nn.Module):
         }
 
 
-SELECTIONS = {"hinge": HingeSelection, "paper": PaperSelection}
+class NoSelection(nn.Module):
+    """All features alike, by one matrix: what choosing among them is held against.
+
+    Unknown features and shapes as in `HingeSelection`; the weights are equal.
+    """
+
+    def __init__(self, features: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.embed = nn.Linear(features, hidden)
+        self.unknown = nn.Linear(features, hidden, bias=False)
+        self.refine = GatedResidual(hidden, dropout)
+        nn.init.zeros_(self.unknown.weight)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        unknown = torch.isnan(x)
+        embedded = self.embed(x.masked_fill(unknown, 0.0)) + self.unknown(unknown.to(x.dtype))
+        return self.refine(embedded), weights_of(torch.zeros_like(x), unknown)
+
+    def feature_layout(self) -> Layout:
+        """As `HingeSelection.feature_layout`."""
+        hidden, features = self.unknown.weight.shape
+        return dict.fromkeys(("embed.weight", "unknown.weight"), ((hidden, features), 1))
+
+
+SELECTIONS = {"hinge": HingeSelection, "paper": PaperSelection, "none": NoSelection}
 
 
 def weights_of(logits: Tensor, unknown: Tensor) -> Tensor:
