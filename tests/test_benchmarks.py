@@ -1,4 +1,4 @@
-"""The benchmarks still run, and agree with what they are measured against; no time is judged here."""
+"""The benchmarks still run, and those that check themselves against a peer agree with it; no time is judged here."""
 
 import subprocess
 import sys

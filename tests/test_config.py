@@ -62,6 +62,7 @@ def load(folder: Path, monkeypatch: pytest.MonkeyPatch, **knobs: Any) -> Any:
         ("model__quantiles", [0.0, 0.5], "model.quantiles.0: Input should be greater than 0"),
         ("model__quantiles", [0.5, 0.1], "model: quantiles must ascend, each level once"),
         ("model__quantiles", [0.1, 0.1], "model: quantiles must ascend, each level once"),
+        ("model__quantiles", [0.1, 0.100001], "model: quantiles must ascend, each level once, to four digits"),
         ("model__selection", "vsn", "model.selection: Input should be 'hinge', 'paper' or 'none'"),
         ("model__attention_dropout", 1.0, "model.attention_dropout: Input should be less than 1"),
         ("model__attention_scores", "bound", "model.attention_scores: Input should be 'free' or 'normalized'"),
@@ -104,6 +105,32 @@ def test_a_scheme_asks_for_what_it_needs_alone(
         load(tmp_path, monkeypatch, **knobs)
     assert "\n" not in str(error.value)
     assert load(tmp_path, monkeypatch, **knobs | {"split__scheme": "expanding", "split__test": split.get("valid", 1)})
+
+
+@pytest.mark.parametrize(
+    ("knobs", "says"),
+    [
+        ({"epochs": 1, "regime_weighting": 1.0}, "train: regime_weighting: weighs days from the second epoch on"),
+        ({"portfolio_weight": 0.1, "days_per_step": 1}, "train.portfolio_weight: a block of one day trades nothing"),
+    ],
+)
+def test_a_knob_that_could_do_nothing_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, knobs: dict[str, Any], says: str
+) -> None:
+    train = {f"train__{name}": value for name, value in knobs.items()}
+    for name in train:
+        assert load(tmp_path, monkeypatch, **{other: train[other] for other in train if other != name})
+    with pytest.raises(InputError, match=says):
+        load(tmp_path, monkeypatch, **train)
+
+
+def test_regime_weighting_needs_states_that_the_block_does_not_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = {"split__scheme": "purged_kfold", "split__valid": 3}
+    assert load(tmp_path, monkeypatch, **split)
+    with pytest.raises(InputError, match=r"train.regime_weighting: must be 0 with split.scheme purged_kfold"):
+        load(tmp_path, monkeypatch, **split, train__regime_weighting=1.0)
 
 
 def test_a_network_needs_a_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,3 +10,4 @@ import os
 _PREFIXES = ("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "POLARS_MAX_THREADS")
 for _name in [name for name in os.environ if name.startswith(_PREFIXES)]:
     del os.environ[_name]
+os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # without it cuBLAS has no deterministic product

@@ -175,8 +175,8 @@ class Model(Section):
             raise ValueError(f"hidden ({self.hidden}) must be a multiple of heads ({self.heads})")
         if self.fan_components > self.lookback // 2:
             raise ValueError(f"fan_components must be at most lookback / 2 = {self.lookback // 2}")
-        if any(low >= high for low, high in pairwise(self.quantiles)):
-            raise ValueError("quantiles must ascend, each level once")
+        if any(f"{low:.4g}" == f"{high:.4g}" or low >= high for low, high in pairwise(self.quantiles)):
+            raise ValueError("quantiles must ascend, each level once, to four digits")
         return self
 
 
@@ -238,6 +238,8 @@ class Train(Section):
         names = ("huber_weight", "mse_weight", "correlation_weight", "rank_weight", "portfolio_weight")
         if not any(getattr(self, name) for name in names):
             raise ValueError(f"{', '.join(names[:-1])} and {names[-1]} are all 0: nothing to learn")
+        if self.regime_weighting and self.epochs == 1:
+            raise ValueError("regime_weighting: weighs days from the second epoch on, so epochs: 1 needs 0")
         if 0 < self.feature_clip < 1:
             raise ValueError(
                 f"feature_clip: {self.feature_clip} would shrink every gradient; 0 is off, else at least 1"
@@ -285,6 +287,11 @@ class Params(Section):
                 f"split.purge: {self.split.purge} days let labels overlap the split; the longest label spans "
                 f"data.delay + max(data.horizons) = {span} days, so set at least {span}"
             )
+        if self.train.regime_weighting and self.split.scheme == "purged_kfold":
+            raise ValueError(
+                "train.regime_weighting: must be 0 with split.scheme purged_kfold: the state of a day after a held-out "
+                "block is told by all days before it, the block's among them"
+            )
         reach = 2 * self.model.lookback - 1
         if self.split.scheme == "purged_kfold" and self.split.lookback < reach:
             raise ValueError(
@@ -302,6 +309,11 @@ class Params(Section):
         if self.train.quantile_weight and not self.model.quantiles:
             raise ValueError(
                 "train.quantile_weight: needs levels in model.quantiles, such as [0.1, 0.5, 0.9], or must be 0"
+            )
+        if self.train.portfolio_weight and min(self.train.days_per_step, self.model.lookback) == 1:
+            raise ValueError(
+                "train.portfolio_weight: a block of one day trades nothing, so its costs would be 0; raise "
+                "train.days_per_step"
             )
         if self.model.quantiles and not self.train.quantile_weight:
             raise ValueError(

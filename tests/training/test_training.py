@@ -293,9 +293,7 @@ def test_every_knob_changes_the_trained_scores(
 
 def test_a_knob_that_is_off_changes_nothing(world: World, default_scores: np.ndarray) -> None:
     """Equal weights of horizons, restarts after the end, a softness nobody asks for, costs of a book nobody holds."""
-    same = trained_scores(
-        world, horizon_weights=[2.0, 2.0], t_0=3, rank_temperature=5.0, portfolio_cost_bps=99.0, regime_weighting=1.0
-    )
+    same = trained_scores(world, horizon_weights=[2.0, 2.0], t_0=3, rank_temperature=5.0, portfolio_cost_bps=99.0)
     np.testing.assert_array_equal(same, default_scores)
 
 

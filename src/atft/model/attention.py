@@ -54,7 +54,10 @@ class TemperedGATv2(GATv2Conv):
         mixed = x_i + x_j + self.lin_edge(edge_attr[:, :-1]).view(-1, self.heads, self.out_channels)
         heard, att = functional.leaky_relu(mixed, self.negative_slope), self.att
         if self.normalized:
-            heard, att = functional.normalize(heard, dim=-1), self.out_channels**0.5 * functional.normalize(att, dim=-1)
+            heard, att = (
+                functional.normalize(heard, dim=-1, eps=1e-3),
+                self.out_channels**0.5 * functional.normalize(att, dim=-1),
+            )
         logits = (heard * att).sum(dim=-1)
         alpha = softmax(logits / self.temperature() + edge_attr[:, -1:].log(), index, ptr, dim_size)
         return functional.dropout(alpha, p=self.dropout, training=self.training)

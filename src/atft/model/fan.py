@@ -9,67 +9,74 @@ from torch.nn import functional
 FINER = 4  # trial frequencies per Fourier bin: a cycle between two bins leaks into both, and its phase is lost
 MEMORIES = (1.0, 3.0, 9.0)  # days after which a past residual counts 1/e in the sums that describe it
 WAVE_FACTS = 4
+SMALLEST = 1e-2  # amplitude, of changes of about unit size, below which a wave fades into none
 
 
 class Waves(nn.Module):
     """The strongest waves of windows, one after another, and what they leave.
 
-    The frequency is the largest of the spectrum of what the earlier waves left, on a grid `FINER` times
-    as fine as the window's own; the wave is then fitted by least squares and taken out. The choice of
-    frequency has no gradient, what follows from it has.
+    A straight line is taken out first. A wave is then fitted by least squares, together with such a line, at
+    each frequency of a grid `FINER` times as fine as the window's own; the one that explains most is taken out,
+    and the next is sought in the rest. The choice of frequency has no gradient, what follows from it has.
 
     Shapes: input [..., lag], oldest first; output facts [..., wave, 4] and residual [..., lag]. Facts of a
-    wave: cosine and sine of its phase at the last lag, logarithm of its amplitude, frequency from -1 (one cycle
-    a window) to 1 (a cycle in two lags). The mean belongs to no wave and is taken out too.
+    wave: cosine and sine of its phase at the last lag, logarithm of its amplitude, and frequency from -1 (none) to
+    1 (a cycle in two lags).
 
     Source: Mallat & Zhang, Matching Pursuits with Time-Frequency Dictionaries, 1993.
     """
 
     def __init__(self, lags: int, waves: int) -> None:
         super().__init__()
-        self.lags, self.waves = lags, waves
-        # At a cycle in two lags the sine vanishes, so the grid ends one step before.
-        grid = torch.arange(FINER, FINER * lags // 2)
-        turn = 2 * math.pi / (FINER * lags) * grid[:, None].double() * torch.arange(1 - lags, 1)
-        sine, cosine = torch.sin(turn), torch.cos(turn)
-        gram = torch.stack([(cosine * cosine).sum(1), (cosine * sine).sum(1), (sine * sine).sum(1)], dim=1)
-        self.sine: Tensor
+        self.waves = waves
+        # From one cycle a window on. At a cycle in two lags the sine vanishes: the grid ends one step before.
+        grid = torch.arange(FINER, FINER * lags // 2, dtype=torch.float64)
+        ago = torch.arange(1 - lags, 1, dtype=torch.float64)
+        turn = 2 * math.pi / (FINER * lags) * grid * ago[:, None]
+        line = torch.linalg.qr(torch.stack([torch.ones_like(ago), ago], dim=1)).Q
+        # Cycles of a few lags are not orthogonal to a line: what it would explain of them is taken out as well.
+        cosine, sine = (wave - line @ (line.T @ wave) for wave in (torch.cos(turn), torch.sin(turn)))
+        cc, cs, ss = (cosine**2).sum(0), (cosine * sine).sum(0), (sine**2).sum(0)
+        determinant = cc * ss - cs**2
+        self.line: Tensor
         self.cosine: Tensor
-        self.gram: Tensor
+        self.sine: Tensor
+        self.fit_cosine: Tensor
+        self.fit_sine: Tensor
         self.frequency: Tensor
-        for name, value in {
-            "sine": sine,
-            "cosine": cosine,
-            "gram": gram,
-            "frequency": 4 * grid.double() / (FINER * lags) - 1,
-        }.items():
-            self.register_buffer(name, value.float(), persistent=False)
+        tables = {
+            "line": line,
+            "cosine": cosine.T,
+            "sine": sine.T,
+            "fit_cosine": (cosine * ss - sine * cs) / determinant,
+            "fit_sine": (sine * cc - cosine * cs) / determinant,
+            "frequency": 4 / (FINER * lags) * grid - 1,
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, table.float().contiguous(), persistent=False)
 
     def forward(self, level: Tensor) -> tuple[Tensor, Tensor]:
         rest = level.float()
-        rest = rest - rest.mean(-1, keepdim=True)
+        rest = rest - rest @ self.line @ self.line.T
         facts = []
         for _ in range(self.waves):
-            spectrum = torch.fft.rfft(rest.detach(), n=FINER * self.lags)
-            chosen = spectrum[..., FINER : FINER * self.lags // 2].abs().argmax(-1)
-            sine, cosine = self.sine[chosen], self.cosine[chosen]
-            cc, cs, ss = self.gram[chosen].unbind(-1)
-            c, s = (rest * cosine).sum(-1), (rest * sine).sum(-1)
-            determinant = cc * ss - cs * cs
-            a, b = (c * ss - s * cs) / determinant, (s * cc - c * cs) / determinant
-            rest = rest - a[..., None] * cosine - b[..., None] * sine
-            amplitude = (a * a + b * b + 1e-4).sqrt()
-            facts.append(torch.stack([a / amplitude, -b / amplitude, amplitude.log(), self.frequency[chosen]], dim=-1))
+            a, b = rest @ self.fit_cosine, rest @ self.fit_sine
+            explained = a * (rest @ self.cosine.T) + b * (rest @ self.sine.T)
+            best = explained.detach().argmax(-1, keepdim=True)
+            a, b, chosen = a.gather(-1, best), b.gather(-1, best), best[..., 0]
+            rest = rest - a * self.cosine[chosen] - b * self.sine[chosen]
+            amplitude = (a * a + b * b + SMALLEST**2).sqrt()
+            frequency = self.frequency[chosen][..., None]
+            facts.append(torch.cat([a / amplitude, -b / amplitude, amplitude.log(), frequency], dim=-1))
         return torch.stack(facts, dim=-2), rest
 
 
 class FrequencyAdaptiveNorm(nn.Module):
     r"""Encodes windows of summed changes with their dominant cycles taken out, and the cycles beside.
 
-    Per stock, day and channel: the changes of the last `lookback` days are summed to a level, the
-    straight line through its ends is taken out (otherwise the jump between the ends looks like
-    cycles), and the `components` strongest waves are split off. The residual, scaled to unit size, is
-    encoded by its exponentially fading sums; the waves' phases, amplitudes and frequencies go
+    Per stock, day and channel: the changes of the last `lookback` days are summed to a level, and its
+    `components` strongest waves around a straight line are split off (see `Waves`). The residual, scaled to unit
+    size, is encoded by its exponentially fading sums; the waves' phases, amplitudes and frequencies go
     through a small network and a gate (there is nothing to denormalise in a ranking, so they are fused
     instead); scale and slope, which the normalisation removed, are handed on as features.
 
@@ -98,16 +105,16 @@ class FrequencyAdaptiveNorm(nn.Module):
         age = torch.arange(lookback - 1, -1, -1)
         fading = torch.stack([torch.exp(-age / days) for days in MEMORIES], dim=-1)
         self.fading: Tensor
-        self.ramp: Tensor
+        self.sums: Tensor
         self.register_buffer("fading", fading / fading.square().sum(0).sqrt(), persistent=False)
-        self.register_buffer("ramp", torch.arange(1, lookback + 1) / lookback, persistent=False)
+        # A product in place of cumsum, which has no deterministic form on a GPU.
+        self.register_buffer("sums", torch.ones(lookback, lookback).triu(), persistent=False)
 
     def forward(self, changes: Tensor, last: int) -> Tensor:
         windows = changes[-(last + self.lookback - 1) :].nan_to_num().unfold(0, self.lookback, 1).float()
-        level = windows.cumsum(-1)
-        slope = level[..., -1:]
-        waves, residual = self.waves(level - slope * self.ramp)
-        size = residual.square().mean(-1, keepdim=True).add(1e-4).sqrt()
-        rest = torch.cat([residual / size @ self.fading, size.log(), slope / self.lookback**0.5], dim=-1)
+        level = windows @ self.sums
+        waves, residual = self.waves(level)
+        size = residual.square().mean(-1, keepdim=True).add(SMALLEST**2).sqrt()
+        rest = torch.cat([residual / size @ self.fading, size.log(), level[..., -1:] / self.lookback**0.5], dim=-1)
         cycle = self.dominant(waves.flatten(-3))
         return functional.gelu(self.residual(rest.flatten(-2))) + torch.sigmoid(self.gate(cycle)) * cycle

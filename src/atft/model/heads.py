@@ -32,4 +32,6 @@ class QuantileHeads(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         first, steps = self.linear(state).unflatten(-1, (-1, self.levels)).split([1, self.levels - 1], dim=-1)
-        return torch.cat([first, functional.softplus(steps)], dim=-1).cumsum(-1)
+        # A product in place of cumsum, which has no deterministic form on a GPU.
+        sums = torch.ones(self.levels, self.levels, dtype=first.dtype, device=first.device).triu()
+        return torch.cat([first, functional.softplus(steps)], dim=-1) @ sums

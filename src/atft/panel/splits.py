@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 
 from atft.errors import InputError
 
-ROLES = ("train", "stop", "valid", "test", "purged")
-
 
 def train_positions(
     dates: int, blocks: Sequence[tuple[int, int]], span: int, embargo: int, lookback: int

@@ -33,9 +33,8 @@ def loss_curve(epochs: Sequence[dict[str, Any]]) -> tuple[pl.DataFrame, pl.DataF
 def selection_table(rows: Sequence[dict[str, Any]]) -> pl.DataFrame:
     """`metrics/selection.csv`: one row per fold, seed and feature, the heaviest first; empty for rankers without."""
     schema = {"fold": pl.Int64, "seed": pl.Int64, "feature": pl.String, "weight": pl.Float64}
-    table = pl.DataFrame(list(rows), schema=schema)
-    ordered = table.sort("fold", "seed", "weight", "feature", descending=[False, False, True, False])
-    return ordered.with_columns(pl.col("weight").round(6))
+    table = pl.DataFrame(list(rows), schema=schema).with_columns(pl.col("weight").round(6))
+    return table.sort("fold", "seed", "weight", "feature", descending=[False, False, True, False])
 
 
 def training_summary(model: str, fits: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -119,7 +119,7 @@ class LossWatch:
 
     def epoch_facts(self) -> dict[str, float]:
         """loss_x, the mean over blocks of term x, unweighted, and pull_x, the norm of its weighted gradient
-        by the scores on the epoch's first block; then forgets.
+        by the scores (and quantiles) on the epoch's first block; then forgets.
         """
         names = self._values[0]
         means = {f"loss_{name}": torch.stack([row[name] for row in self._values]).mean().item() for name in names}

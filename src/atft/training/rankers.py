@@ -117,7 +117,8 @@ def fit_ranker(
         "best_epoch": best["epoch"],
         "stop_rank_ic": best["stop_rank_ic"],
     }
-    return Fit(found, history, selection_weights(network, panel, roles["stop"]))
+    chosen = manifest.architecture["selection"] != "none"
+    return Fit(found, history, selection_weights(network, panel, roles["stop"]) if chosen else {})
 
 
 def score_ranker(

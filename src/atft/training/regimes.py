@@ -72,8 +72,9 @@ def normalized(log_weight: Array) -> Array:
 class RegimeWeights:
     """Weights of the days of training, from one epoch to the next; the two arrays are all that changes.
 
-    Every day weighs 1 in the first epoch, one of an unknown state always. The others have mean 1: later days decide
-    about a weight through that one factor alone.
+    Every day weighs 1 in the first epoch, one of an unknown state always. The others have mean 1. Quality is what
+    the network, which is fitted to all days of training in any order, shows in passing: later days enter through its
+    weights and through the one factor that makes the mean 1, not through labels or states.
 
     Attributes:
         quality: [T, H] correlation of score and ranked label when the day was last trained on, NaN for never.
