@@ -221,7 +221,7 @@ def test_polars_may_use_any_number_of_threads(clone: Path) -> None:
 
 def test_an_evaluate_knob_reruns_evaluate_alone(clone: Path) -> None:
     text = (clone / "params.yaml").read_text()
-    (clone / "params.yaml").write_text(text.replace("cost_bps: 10", "cost_bps: 20"))
+    (clone / "params.yaml").write_text(text.replace("\n  cost_bps: 10", "\n  cost_bps: 20"))
     planned = dvc(clone, "repro", "--dry")
     (clone / "params.yaml").write_text(text)
     assert [line.split("'")[1] for line in planned.splitlines() if line.startswith("Running stage")] == ["evaluate"]
