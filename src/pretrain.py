@@ -1,5 +1,9 @@
 """Stage 3: one self-supervised encoder per (fold, seed), fitted on the fold's training dates alone."""
 
+import shutil
+from functools import partial
+from typing import Any
+
 import polars as pl
 
 from atft import paths
@@ -11,38 +15,46 @@ from atft.training.checkpoint import save_weights
 from atft.training.history import pretraining_summary
 from atft.training.loop import seed_everything
 from atft.training.pretext import pretrain
+from atft.training.processes import processes, rank
+from atft.training.scratch import Checkpoint, Scratch
 from atft.training.supervised import make_encoder
 
 
 def main() -> None:
     params = load_params()
     pin_threads(params.threads)
-    model, task = params.model, params.pretrain
     panel, snapshots = read_panel(paths.CACHE), read_snapshots(paths.GRAPH)
-    if model.graph == "shuffled":
+    if params.model.graph == "shuffled":
         snapshots = shuffled(snapshots)
     splits = pl.read_csv(paths.CACHE / "splits.csv", try_parse_dates=True)
+    shape, task = params.model.model_dump(exclude={"quantiles"}), params.pretrain.model_dump()
+    settings = {"threads": params.threads, "seeds": params.seeds, "model": dict(params.model), "pretrain": task}
+    scratch = Scratch.of("pretrain", settings, [paths.CACHE, paths.GRAPH])
+
+    def encode(fold: int, seed: int, checkpoint: Checkpoint) -> dict[str, Any]:
+        dates = splits.filter((pl.col("fold") == fold) & (pl.col("role") == "train"))["date"]
+        days = panel.positions(dates).tolist()
+        seed_everything(seed, fold)
+        encoder = make_encoder(panel, **shape)
+        rows = pretrain(
+            encoder, panel, snapshots, days, shape["hidden"], **task, seed=seed, fold=fold, checkpoint=checkpoint
+        )
+        if rank() == 0:
+            save_weights(encoder, scratch.out / f"fold{fold}-seed{seed}.safetensors", {"model": dict(params.model)})
+        return {"epochs": [{"fold": fold, "seed": seed, **row} for row in rows]}
+
     epochs = []
+    for fold in folds(splits):
+        for seed in params.seeds:
+            epochs += scratch.once(f"fold{fold}-seed{seed}", partial(encode, fold, seed))["epochs"]
+    if rank() > 0:
+        return
     with new_folder(paths.ENCODER) as folder:
-        for fold in folds(splits):
-            dates = splits.filter((pl.col("fold") == fold) & (pl.col("role") == "train"))["date"]
-            for seed in params.seeds:
-                seed_everything(seed, fold)
-                encoder = make_encoder(panel, **model.model_dump(exclude={"quantiles"}))
-                history = pretrain(
-                    encoder,
-                    panel,
-                    snapshots,
-                    panel.positions(dates).tolist(),
-                    model.hidden,
-                    seed=seed,
-                    fold=fold,
-                    **dict(task),
-                )
-                save_weights(encoder, folder / f"fold{fold}-seed{seed}.safetensors", {"model": dict(model)})
-                epochs += [{"fold": fold, "seed": seed, **row} for row in history]
+        shutil.copytree(scratch.out, folder, dirs_exist_ok=True)
     write_json(paths.PRETRAIN_METRICS, pretraining_summary(epochs))
+    scratch.remove()
 
 
 if __name__ == "__main__":
-    run_program(main)
+    with processes():
+        run_program(main)

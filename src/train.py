@@ -1,6 +1,8 @@
 """Stage 4: one ranker per (fold, seed): ATFT-GAT-FAN, or a rival on the same rows and labels."""
 
+import shutil
 import sys
+from dataclasses import asdict
 
 import polars as pl
 from tqdm import tqdm
@@ -11,7 +13,9 @@ from atft.graph.snapshots import read_snapshots
 from atft.panel.store import folds, read_panel
 from atft.program import new_file, new_folder, pin_threads, run_program, write_json
 from atft.training.history import loss_curve, selection_table, training_summary
+from atft.training.processes import processes, rank
 from atft.training.rankers import Manifest, fit_ranker, schedule_of, write_manifest
+from atft.training.scratch import Scratch
 
 
 def main() -> None:
@@ -30,16 +34,25 @@ def main() -> None:
         architecture=dict(params.model),
         settings=params.train.model_dump(exclude={"model"}),
     )
+    scratch = Scratch.of("train", asdict(manifest), [paths.CACHE, paths.GRAPH, paths.ENCODER])
     fits, epochs, weights = [], [], []
+    for fold in folds(splits):
+        for seed in params.seeds:
+            fit = scratch.once(
+                f"fold{fold}-seed{seed}",
+                lambda checkpoint, fold=fold, seed=seed: asdict(
+                    fit_ranker(manifest, scratch.out, paths.ENCODER, panel, snapshots, splits, fold, seed, checkpoint)
+                ),
+            )
+            who = {"fold": fold, "seed": seed}
+            fits.append(who | fit["found"])
+            epochs += [who | row for row in fit["epochs"]]
+            weights += [who | {"feature": name, "weight": weight} for name, weight in fit["weights"].items()]
+    if rank() > 0:
+        return
     with new_folder(paths.RANKER) as folder:
+        shutil.copytree(scratch.out, folder, dirs_exist_ok=True)
         write_manifest(folder, manifest)
-        for fold in folds(splits):
-            for seed in params.seeds:
-                fit = fit_ranker(manifest, folder, paths.ENCODER, panel, snapshots, splits, fold, seed)
-                who = {"fold": fold, "seed": seed}
-                fits.append(who | fit.found)
-                epochs += [who | row for row in fit.epochs]
-                weights += [who | {"feature": name, "weight": weight} for name, weight in fit.weights.items()]
     write_json(paths.TRAIN_METRICS, training_summary(manifest.kind, fits))
     table, curve = loss_curve(epochs)
     with new_file(paths.TRAIN_EPOCHS) as file:
@@ -48,7 +61,9 @@ def main() -> None:
         curve.write_csv(file)
     with new_file(paths.SELECTION) as file:
         selection_table(weights).write_csv(file)
+    scratch.remove()
 
 
 if __name__ == "__main__":
-    run_program(main)
+    with processes():
+        run_program(main)

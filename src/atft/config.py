@@ -167,6 +167,7 @@ class Model(Section):
     attention_dropout: Share
     attention_scores: Literal["free", "normalized"]
     stochastic_depth: Share
+    precision: Literal["fp32", "bf16"]
     quantiles: list[Annotated[Number, Field(gt=0, lt=1)]]
 
     @model_validator(mode="after")
@@ -186,6 +187,8 @@ class Pretrain(Section):
     day_share: Annotated[Number, Field(gt=0, le=1)]
     lr: Positive
     days_per_step: Count
+    accumulate: Count
+    micro_batch: Whole
 
 
 class Lightgbm(Section):
@@ -204,6 +207,8 @@ class Train(Section):
     patience: Count
     day_share: Annotated[Number, Field(gt=0, le=1)]
     days_per_step: Count
+    accumulate: Count
+    micro_batch: Whole
     optimizer: Literal["adamw", "adabelief", "shampoo"]
     lr: Positive
     weight_decay: Annotated[Number, Field(ge=0)]

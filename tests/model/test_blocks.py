@@ -24,6 +24,7 @@ def network(levels: int = 0, **changes: object) -> AtftGatFan:
         "features": FEATURES, "fan_channels": [0, 2], "edge_features": EDGE, "lookback": L, "hidden": 16, "heads": 4,
         "selection": "hinge", "graph": "on", "graph_layers": 2, "normalization": "fan", "fan_components": 2,
         "dropout": 0.0, "attention_dropout": 0.0, "attention_scores": "free", "stochastic_depth": 0.0,
+        "precision": "fp32",
     }  # fmt: skip
     return AtftGatFan(Encoder(**settings | changes), 16, 4, levels)  # pyright: ignore
 
@@ -441,7 +442,7 @@ def test_history_is_fixed_by_the_date() -> None:
 
 
 def test_a_full_size_model_stays_below_ten_million_parameters() -> None:
-    encoder = Encoder(395, range(4), EDGE, 60, 256, 4, "hinge", "on", 2, "fan", 4, 0.1, 0.1, "free", 0.1)
+    encoder = Encoder(395, range(4), EDGE, 60, 256, 4, "hinge", "on", 2, "fan", 4, 0.1, 0.1, "free", 0.1, "fp32")
     assert parameter_count(AtftGatFan(encoder, 256, 4, 3)) < 10_000_000
 
 

@@ -53,6 +53,7 @@ from atft.graph.snapshots import Snapshots
 from atft.panel.store import read_panel
 from atft.training.objective import TERMS, Objective
 from atft.training.schedule import Schedule
+from atft.training.loop import Plan
 from atft.training.supervised import make_encoder, train_network
 from atft.model.atft_gat_fan import AtftGatFan
 
@@ -61,7 +62,7 @@ limit()
 encoder = make_encoder(
     panel, lookback=5, hidden=8, heads=2, selection="hinge", graph="off", graph_layers=1, normalization="none",
     fan_channels=["x0"], fan_components=1, dropout=0.0, attention_dropout=0.0, attention_scores="free",
-    stochastic_depth=0.0,
+    stochastic_depth=0.0, precision="fp32",
 )
 none = Snapshots(
     len(panel.codes), np.empty(0, np.int64), np.zeros(1, np.int64), np.empty((2, 0), np.int64),
@@ -71,8 +72,8 @@ weights = dict.fromkeys(TERMS, 0.0) | {"huber": 1.0, "rank": 1.0}
 objective = Objective(weights, "linear", 0.2, horizon_weights=None, portfolio_cost_bps=10.0)
 history = train_network(
     AtftGatFan(encoder, 8, 2, 0), panel, none, range(30, 80), range(90, 95), objective,
-    Schedule("cosine", 10, 0.1, 20, 2, 0.1), optimizer="adamw", lr=0.001, weight_decay=0.0, gradient_clip=1.0,
-    feature_clip=0.0, ema_decay=0.0, epochs=1, patience=1, day_share=1.0, days_per_step=5, regime_weighting=0.0,
+    Plan(1, 1.0, 1, 1.0, Schedule("cosine", 10, 0.1, 20, 2, 0.1)), optimizer="adamw", lr=0.001, weight_decay=0.0,
+    feature_clip=0.0, ema_decay=0.0, patience=1, days_per_step=5, micro_batch=0, regime_weighting=0.0,
     turnover_threshold=1.0, seed=0, fold=0,
 )
 print(history)

@@ -1,6 +1,6 @@
 """Blocks of days, training and scoring."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,35 +8,36 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from atft.errors import InputError
 from atft.evaluation.cross_section import rank_ic
 from atft.evaluation.significance import default_lags, newey_west_variance
+from atft.graph.snapshots import Snapshots
 from atft.model.atft_gat_fan import AtftGatFan, parameter_count
 from atft.model.attention import TemperedGATv2
 from atft.model.gating import GatedSkip
 from atft.model.heads import QuantileHeads
 from atft.panel.store import Panel
-from atft.training.blocks import consecutive, day_edges, load_block, rows
+from atft.training.blocks import Source, consecutive
 from atft.training.checkpoint import load_weights, save_weights
 from atft.training.diagnostics import blocks_of, coverage, refuse_collapse, stop_facts
 from atft.training.history import loss_curve, selection_table
 from atft.training.inspection import attention_facts, link_entropy, selection_weights
-from atft.training.loop import fit
 from atft.training.objective import Targets
-from atft.training.optimizers.factory import make_optimizer
 from atft.training.pretext import pretrain, residual_target
-from atft.training.rankers import NETWORK_SETTINGS, objective_of, schedule_of
-from atft.training.supervised import forecast_days, make_encoder, score_days, stacked, train_network
+from atft.training.rankers import NETWORK_SETTINGS, objective_of, plan_of
+from atft.training.scratch import Checkpoint
+from atft.training.supervised import forecast_days, make_encoder, stacked, train_network
 from conftest import World, world_of
 from panel.test_features import T, with_another_future
 
 ARCHITECTURE = {
     "lookback": 10, "hidden": 16, "heads": 4, "selection": "hinge", "graph": "on", "graph_layers": 2,
     "normalization": "fan", "fan_channels": ["return_1", "volume_change_1"], "fan_components": 2, "dropout": 0.1,
-    "attention_dropout": 0.1, "attention_scores": "free", "stochastic_depth": 0.1,
+    "attention_dropout": 0.1, "attention_scores": "free", "stochastic_depth": 0.1, "precision": "fp32",
 }  # fmt: skip
 SETTINGS: dict[str, Any] = {
     "epochs": 2, "patience": 5, "day_share": 1.0, "days_per_step": 10, "optimizer": "adamw", "lr": 0.003,
@@ -44,13 +45,25 @@ SETTINGS: dict[str, Any] = {
     "lr_floor": 0.05, "gradient_clip": 1.0, "feature_clip": 0.0, "ema_decay": 0.0, "huber_weight": 0.5,
     "mse_weight": 0.0, "correlation_weight": 0.0, "rank_weight": 1.0, "rank_method": "linear", "rank_temperature": 0.2,
     "quantile_weight": 0.0, "portfolio_weight": 0.0, "portfolio_cost_bps": 10.0, "horizon_weights": None,
-    "regime_weighting": 0.0, "turnover_threshold": 1.0,
+    "regime_weighting": 0.0, "turnover_threshold": 1.0, "accumulate": 1, "micro_batch": 0,
+}  # fmt: skip
+PRETEXT = {
+    "hidden": 16, "epochs": 4, "mask_share": 0.15, "day_share": 1.0, "lr": 0.003, "days_per_step": 10, "accumulate": 1,
+    "micro_batch": 0, "seed": 0, "fold": 0,
 }  # fmt: skip
 
 
 def network_of(world: World, seed: int = 0, **shape: Any) -> AtftGatFan:
     torch.manual_seed(seed)
     return AtftGatFan(make_encoder(world.panel, **ARCHITECTURE | shape), 16, 2, 0)  # pyright: ignore
+
+
+def source_of(world: World, panel: Panel | None = None, snapshots: Snapshots | None = None) -> Source:
+    return Source(panel or world.panel, snapshots or world.snapshots, ARCHITECTURE["lookback"], torch.device("cpu"))
+
+
+def score_days(network: AtftGatFan, source: Source, days: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+    return (day.score for day in forecast_days(network, source, days))
 
 
 def train(
@@ -62,33 +75,15 @@ def train(
     days: range = range(70, 130),
     stop: range = range(140, 165),
     levels: Sequence[float] = (),
+    checkpoint: Checkpoint | None = None,
     **changes: Any,
 ) -> list[dict[str, Any]]:
     settings = SETTINGS | {"epochs": epochs} | changes
     knobs = {name: settings[name] for name in NETWORK_SETTINGS}
-    how = objective_of(settings, levels), schedule_of(settings)
-    return train_network(network, panel, world.snapshots, days, stop, *how, **knobs, seed=seed, fold=0)
-
-
-def test_a_loss_that_is_not_finite_stops_with_its_days() -> None:
-    module = nn.Linear(1, 1)
-    optimizer = make_optimizer("adamw", module, 0.1, 0.0, 0.0)
-    order = np.random.default_rng(0)
-    with pytest.raises(InputError, match=r"loss nan in epoch 0 on days 7\.\.9"):
-        fit(
-            module,
-            [[7, 8, 9]],
-            lambda _: torch.tensor(float("nan")),
-            optimizer,
-            schedule_of(SETTINGS),
-            1,
-            1.0,
-            1.0,
-            order,
-            lambda *_: False,
-            "train",
-            {},
-        )
+    how = objective_of(settings, levels), plan_of(settings)
+    return train_network(
+        network, panel, world.snapshots, days, stop, *how, **knobs, seed=seed, fold=0, checkpoint=checkpoint
+    )
 
 
 def test_runs_share_an_anchor_and_hold_every_day_once() -> None:
@@ -102,16 +97,16 @@ def test_runs_share_an_anchor_and_hold_every_day_once() -> None:
 
 
 def test_a_block_holds_what_its_own_days_are_held_against(world: World) -> None:
-    block = load_block(world.panel, world.snapshots, [110, 111, 112], 10, torch.device("cpu"))
+    block = source_of(world).block([110, 111, 112])
     for name in ("tradable", "label", "forward_return"):
         np.testing.assert_array_equal(getattr(block, name).numpy(), getattr(world.panel, name)[110:113], err_msg=name)
 
 
 def test_rows_outside_the_panel_are_unknown(world: World) -> None:
-    x = rows(world.panel, -3, 5)
+    x = source_of(world).rows(-3, 5)
     assert torch.isnan(x[:3]).all()
     np.testing.assert_array_equal(x[3:].numpy(), world.panel.features[:5])
-    tail = rows(world.panel, 195, 203)
+    tail = source_of(world).rows(195, 203)
     assert torch.isnan(tail[5:]).all()
 
 
@@ -119,19 +114,19 @@ def test_scores_of_a_day_do_not_depend_on_its_batch(world: World) -> None:
     """Bit for bit: alone, among others, or in another order of blocks."""
     network = network_of(world).eval()
     days = list(range(95, 135))
-    together = dict(zip(days, score_days(network, world.panel, world.snapshots, days), strict=True))
+    together = dict(zip(days, score_days(network, source_of(world), days), strict=True))
     for day in (95, 104, 118, 134):
-        alone = next(score_days(network, world.panel, world.snapshots, [day]))
+        alone = next(score_days(network, source_of(world), [day]))
         np.testing.assert_array_equal(alone, together[day])
 
 
 def test_training_and_scoring_see_the_same_network(world: World) -> None:
     network = network_of(world).eval()
     days = list(range(110, 118))
-    block = load_block(world.panel, world.snapshots, days, 10, torch.device("cpu"))
+    block = source_of(world).block(days)
     with torch.inference_mode():
         trained = network(block.x, len(days), block.edge_index, block.edge_attr).score.numpy()
-    for i, scored in enumerate(score_days(network, world.panel, world.snapshots, days)):
+    for i, scored in enumerate(score_days(network, source_of(world), days)):
         known = world.panel.tradable[days[i]]
         np.testing.assert_allclose(trained[i][known], scored[known], atol=1e-5)
         assert np.isnan(scored[~known]).all()
@@ -141,8 +136,8 @@ def test_the_future_cannot_change_past_scores(world: World, tmp_path: Path) -> N
     panel, snapshots = world_of(with_another_future(world.market.bars), tmp_path)
     network = network_of(world)
     days = range(80, T + 1)
-    before = score_days(network, world.panel, world.snapshots, days)
-    after = score_days(network, panel, snapshots, days)
+    before = score_days(network, source_of(world), days)
+    after = score_days(network, source_of(world, panel, snapshots), days)
     for day, one, two in zip(days, before, after, strict=True):
         np.testing.assert_array_equal(one, two, err_msg=str(day))
 
@@ -176,7 +171,7 @@ def test_pretraining_learns_from_training_dates_alone(world: World) -> None:
     weights, losses = [], []
     for panel in (world.panel, replace(world.panel, features=features, daily_return=returns)):
         encoder = network_of(world).encoder
-        history = pretrain(encoder, panel, world.snapshots, range(70, 130), 16, 4, 0.15, 1.0, 0.003, 10, 0, 0)
+        history = pretrain(encoder, panel, world.snapshots, range(70, 130), **PRETEXT)
         weights.append(torch.cat([p.detach().flatten() for p in encoder.parameters()]))
         losses.append(history)
     assert torch.isfinite(weights[1]).all()
@@ -238,7 +233,7 @@ def trained_scores(world: World, levels: Sequence[float] = (), **changes: Any) -
     network = small_network(world, levels, **{name: value for name, value in changes.items() if name in SMALL})
     settings = {name: value for name, value in changes.items() if name not in SMALL}
     train(network, world.panel, world, levels=levels, **BLINK | settings)
-    return np.stack(list(score_days(network, world.panel, world.snapshots, range(130, 133))))
+    return np.stack(list(score_days(network, source_of(world), range(130, 133))))
 
 
 @pytest.fixture(scope="module")
@@ -333,7 +328,7 @@ def test_an_epoch_is_told_in_full(world: World) -> None:
     assert [row["lr"] for row in history] == pytest.approx([0.003, 0.0015])
     best = max(history, key=lambda row: row["stop_rank_ic"])
     days = BLINK["stop"]
-    scores = np.stack(list(score_days(network, panel, world.snapshots, days)))
+    scores = np.stack(list(score_days(network, source_of(world, panel), days)))
     daily = np.array([rank_ic(scores[:, :, h], panel.forward_return[days, :, h]) for h in range(2)])
     assert best["stop_rank_ic"] == pytest.approx(np.nanmean(daily))
     for h, horizon in enumerate((1, 5)):
@@ -451,10 +446,10 @@ def test_uniform_attention_hears_everyone_and_a_dominating_link_alone(world: Wor
     nn.init.zeros_(network.encoder.temporal.query.weight)
     nn.init.zeros_(network.encoder.temporal.query.bias)
     set_attention(network, 0.0)
-    facts = attention_facts(network, world.panel, snapshots, days)
+    facts = attention_facts(network, source_of(world, snapshots=snapshots), days)
     links = []
     for day in days:
-        index, _ = day_edges(world.panel, snapshots, day)
+        index, _ = snapshots.among(day, world.panel.tradable[day])
         into = np.bincount(index[1], minlength=len(world.panel.codes))[: len(world.panel.codes)]
         links += into[into > 1].tolist()
     assert len(links) > 80
@@ -467,7 +462,7 @@ def test_uniform_attention_hears_everyone_and_a_dominating_link_alone(world: Wor
         assert 0.01 < share < 0.9
     assert facts["lag_entropy"] == pytest.approx(1)
     set_attention(network, 1e4)
-    sharp = attention_facts(network, world.panel, snapshots, days)
+    sharp = attention_facts(network, source_of(world, snapshots=snapshots), days)
     for layer in (1, 2):
         assert sharp[f"attention_entropy_{layer}"] == pytest.approx(0, abs=0.01)
         assert sharp[f"effective_neighbors_{layer}"] == pytest.approx(1, abs=0.02)
@@ -484,7 +479,7 @@ def test_a_closed_gate_adds_no_message_and_one_loud_lag_has_no_entropy(world: Wo
     for layer in network.modules():
         if isinstance(layer, TemperedGATv2):
             layer.rho.data = torch.tensor([0.0, 100.0, -100.0, 0.0])
-    facts = attention_facts(network, world.panel, world.snapshots, [140])
+    facts = attention_facts(network, source_of(world), [140])
     assert facts["message_share_1"] == facts["message_share_2"] == 0
     assert facts["lag_entropy"] == pytest.approx(0, abs=1e-6)
     assert facts["temperature_2"] == pytest.approx((1 + 2 + 0.5 + 1) / 4)
@@ -493,8 +488,8 @@ def test_a_closed_gate_adds_no_message_and_one_loud_lag_has_no_entropy(world: Wo
 def test_a_message_counts_by_its_share_of_what_a_tradable_stock_becomes(world: World) -> None:
     panel, day = world.panel, 140
     network = network_of(world).eval()
-    facts = attention_facts(network, panel, world.snapshots, [day])
-    block = load_block(panel, world.snapshots, [day], 10, torch.device("cpu"))
+    facts = attention_facts(network, source_of(world, panel), [day])
+    block = source_of(world, panel).block([day])
     assert network.encoder.graph is not None
     with torch.inference_mode():
         state, _ = network.encoder.stocks(block.x, 1)
@@ -509,9 +504,9 @@ def test_who_hears_nobody_else_has_no_entropy(world: World) -> None:
     """Before the first snapshot every stock hears itself alone: nothing to average, and nothing that dilutes."""
     network, early = network_of(world), int(world.snapshots.as_of[0])
     assert world.panel.tradable[early].any()
-    alone = attention_facts(network, world.panel, world.snapshots, [early])
-    later = attention_facts(network, world.panel, world.snapshots, [140])
-    both = attention_facts(network, world.panel, world.snapshots, [early, 140])
+    alone = attention_facts(network, source_of(world), [early])
+    later = attention_facts(network, source_of(world), [140])
+    both = attention_facts(network, source_of(world), [early, 140])
     for name in ("attention_entropy_1", "effective_neighbors_2"):
         assert alone[name] is None
         assert both[name] == pytest.approx(later[name])
@@ -531,7 +526,7 @@ def test_attention_is_told_by_layer_and_without_a_graph_not_at_all(world: World)
     network = network_of(world)
     row = max(train(network, world.panel, world, epochs=1), key=lambda row: row["stop_rank_ic"])
     assert {f"{name}_{layer}" for name in names for layer in (1, 2)} | {"lag_entropy"} <= set(row)
-    again = attention_facts(network, world.panel, world.snapshots, range(140, 165, 10))
+    again = attention_facts(network, source_of(world), range(140, 165, 10))
     assert {name: row[name] for name in again} == again
     row = train(small_network(world), world.panel, world, **BLINK)[0]
     assert "lag_entropy" in row
@@ -548,15 +543,15 @@ def test_scores_without_quantiles_are_what_they_are_with_them(world: World) -> N
     more = small_network(world, LEVELS)
     plain = small_network(world)
     days = range(95, 110)
-    both = list(forecast_days(more, world.panel, world.snapshots, days))
-    for day, score, said in zip(days, score_days(plain, world.panel, world.snapshots, days), both, strict=True):
+    both = list(forecast_days(more, source_of(world), days))
+    for day, score, said in zip(days, score_days(plain, source_of(world), days), both, strict=True):
         np.testing.assert_array_equal(score, said.score)
         assert said.quantiles is not None
         assert said.quantiles.shape == (*score.shape, 3)
         np.testing.assert_array_equal(np.isnan(said.quantiles).all(-1), np.isnan(score))
-        alone = next(forecast_days(more, world.panel, world.snapshots, [day])).quantiles
+        alone = next(forecast_days(more, source_of(world), [day])).quantiles
         np.testing.assert_array_equal(alone, said.quantiles)
-    assert stacked(forecast_days(plain, world.panel, world.snapshots, days)).quantiles is None
+    assert stacked(forecast_days(plain, source_of(world), days)).quantiles is None
 
 
 def test_coverage_is_the_share_of_known_labels_below(world: World) -> None:

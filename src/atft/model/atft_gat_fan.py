@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from atft.model.attention import GraphAttention
 from atft.model.fan import FrequencyAdaptiveNorm
@@ -26,7 +28,13 @@ class Encoder(nn.Module):
         attention_scores: "free" or "normalized".
         graph: "on", "shuffled" (the caller shuffles) or "off" (stocks do not see each other).
         normalization: "fan" or "none".
+        precision: "fp32", or "bf16" for the products of selection and temporal encoder; weights, softmax over
+            neighbours, heads and all that is handed on stay in single precision.
         (others): see `params.yaml`, section model.
+
+    Attributes:
+        micro_batch: Stocks that pass `stocks` at a time, to bound memory: with gradients each part is computed
+            again on the way back. 0 = all at once. May be set at any time; no parameter depends on it.
     """
 
     def __init__(
@@ -46,8 +54,10 @@ class Encoder(nn.Module):
         attention_dropout: float,
         attention_scores: str,
         stochastic_depth: float,
+        precision: str,
     ) -> None:
         super().__init__()
+        self.bf16, self.micro_batch = precision == "bf16", 0
         self.lookback, self.depth_drop, self.fan_channels = lookback, stochastic_depth, list(fan_channels)
         self.selection = SELECTIONS[selection](features, hidden, dropout)
         self.temporal = TemporalEncoder(hidden, heads, lookback, dropout, attention_dropout)
@@ -68,7 +78,14 @@ class Encoder(nn.Module):
 
         Beside it the attention's weights of the days, [last, stock, lag].
         """
-        state, lags = self.temporal(self.selection(x)[0], last)
+        if not 0 < self.micro_batch < x.shape[1]:
+            return self._stocks(x, last)
+        parts = [checkpoint(self._stocks, part, last, use_reentrant=False) for part in x.split(self.micro_batch, 1)]
+        return torch.cat([state for state, _ in parts], 1), torch.cat([lags for _, lags in parts], 1)
+
+    def _stocks(self, x: Tensor, last: int) -> tuple[Tensor, Tensor]:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+            state, lags = (out.float() for out in self.temporal(self.selection(x)[0], last))
         if self.fan is None or self.fuse is None:
             return state, lags
         return self.fuse(state, self.fan(x[..., self.fan_channels], last)), lags

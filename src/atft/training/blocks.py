@@ -1,7 +1,8 @@
 """Days of a panel as tensors: blocks of consecutive days that share one pass of the encoder."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from atft.graph.snapshots import Snapshots
 from atft.model.atft_gat_fan import block_start
 from atft.panel.store import Panel
+
+RESIDENT_SHARE = 0.5  # of a GPU's free memory that the features may take to be kept there
 
 
 @dataclass(frozen=True)
@@ -34,45 +37,84 @@ class Block:
     label: Tensor
     forward_return: Tensor
 
-
-def load_block(panel: Panel, snapshots: Snapshots, days: Sequence[int], lookback: int, device: torch.device) -> Block:
-    """The block of `days`, which share one anchor (see `consecutive`)."""
-    edges = [day_edges(panel, snapshots, day) for day in days]
-    stocks = len(panel.codes)
-    # Virtual node v of day i follows all stocks, at D N + v D + i: the model reads the day off the number.
-    index = np.concatenate(
-        [np.where(index < stocks, i * stocks + index, len(days) * index + i) for i, (index, _) in enumerate(edges)],
-        axis=1,
-    )
-    wanted = slice(days[0], days[-1] + 1)
-    return Block(
-        days=days,
-        x=rows(panel, block_start(days[0], lookback), days[-1] + 1).to(device),
-        edge_index=torch.from_numpy(index).to(device),
-        edge_attr=torch.from_numpy(np.concatenate([attr for _, attr in edges])).to(device),
-        tradable=torch.from_numpy(panel.tradable[wanted].copy()).to(device),
-        label=torch.from_numpy(panel.label[wanted].copy()).to(device),
-        forward_return=torch.from_numpy(panel.forward_return[wanted].copy()).to(device),
-    )
+    def to(self, device: torch.device) -> "Block":
+        """The block on `device`; from pinned memory without waiting."""
+        tensors = {f.name: getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)[1:]}
+        return Block(self.days, **tensors)
 
 
-def rows(panel: Panel, start: int, end: int) -> Tensor:
-    """Feature rows of days start .. end - 1, [day, stock, feature]; NaN outside the panel.
+class Source:
+    """Blocks of a panel and its graph on a device.
 
-    Inside it a view of the file, which must not be written to.
+    A GPU that can keeps all features; else they come from the file's map by way of pinned memory, while the device
+    works on the block before.
     """
-    if start >= 0 and end <= len(panel.dates):
-        return panel.window(start, end)
-    inside = panel.window(max(start, 0), min(end, len(panel.dates)))
-    out = torch.full((end - start, *inside.shape[1:]), torch.nan)
-    first = max(-start, 0)
-    out[first : first + len(inside)] = inside
-    return out
 
+    def __init__(self, panel: Panel, snapshots: Snapshots, lookback: int, device: torch.device) -> None:
+        self.panel, self.snapshots, self.lookback, self.device = panel, snapshots, lookback, device
+        on_gpu = device.type == "cuda"
+        fits = on_gpu and panel.features.nbytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
+        self._resident = panel.window(0, len(panel.dates)).to(device) if fits else None
+        self._pinned = on_gpu and not fits
 
-def day_edges(panel: Panel, snapshots: Snapshots, day: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Edges known before `day` among the stocks tradable on it and their groups."""
-    return snapshots.among(day, panel.tradable[day])
+    def rows(self, start: int, end: int) -> Tensor:
+        """Feature rows of days start .. end - 1, [day, stock, feature]; NaN outside the panel.
+
+        Inside it a view, which must not be written to.
+        """
+        return self._rows(start, end).to(self.device)
+
+    def edges(self, day: int) -> tuple[Tensor, Tensor]:
+        """Edges known before `day` among the stocks tradable on it and their groups."""
+        index, attr = self.snapshots.among(day, self.panel.tradable[day])
+        return torch.from_numpy(index).to(self.device), torch.from_numpy(attr).to(self.device)
+
+    def block(self, days: Sequence[int]) -> Block:
+        """The block of `days`, which share one anchor (see `consecutive`)."""
+        return self._block(days).to(self.device)
+
+    def blocks(self, runs: Iterable[Sequence[int]]) -> Iterator[Block]:
+        """The block of each run in turn; the next one is fetched meanwhile."""
+        with ThreadPoolExecutor(1) as fetch:
+            waiting = None
+            for run in runs:
+                coming = fetch.submit(self._block, run)
+                if waiting is not None:
+                    yield waiting.result().to(self.device)
+                waiting = coming
+            if waiting is not None:
+                yield waiting.result().to(self.device)
+
+    def _block(self, days: Sequence[int]) -> Block:
+        """The block where it is cheapest to prepare: features on the GPU if they live there, the others pinned."""
+        panel, stocks = self.panel, len(self.panel.codes)
+        edges = [self.snapshots.among(day, panel.tradable[day]) for day in days]
+        # Virtual node v of day i follows all stocks, at D N + v D + i: the model reads the day off the number.
+        index = np.concatenate(
+            [np.where(index < stocks, i * stocks + index, len(days) * index + i) for i, (index, _) in enumerate(edges)],
+            axis=1,
+        )
+        wanted = slice(days[0], days[-1] + 1)
+        x = self._rows(block_start(days[0], self.lookback), days[-1] + 1)
+        return Block(
+            days=days,
+            x=x.pin_memory() if self._pinned else x,
+            edge_index=torch.from_numpy(index),
+            edge_attr=torch.from_numpy(np.concatenate([attr for _, attr in edges])),
+            tradable=_copy(panel.tradable[wanted]),
+            label=_copy(panel.label[wanted]),
+            forward_return=_copy(panel.forward_return[wanted]),
+        )
+
+    def _rows(self, start: int, end: int) -> Tensor:
+        days = len(self.panel.dates)
+        first, last = max(start, 0), min(end, days)
+        inside = self.panel.window(first, last) if self._resident is None else self._resident[first:last]
+        if start >= 0 and end <= days:
+            return inside
+        out = inside.new_full((end - start, *inside.shape[1:]), torch.nan)
+        out[first - start : last - start] = inside
+        return out
 
 
 def consecutive(days: Sequence[int], lookback: int, per_step: int) -> list[list[int]]:
@@ -86,3 +128,7 @@ def consecutive(days: Sequence[int], lookback: int, per_step: int) -> list[list[
         else:
             out.append([day])
     return out
+
+
+def _copy(values: NDArray) -> Tensor:
+    return torch.from_numpy(values.copy())

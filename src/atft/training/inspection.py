@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from atft.graph.snapshots import Snapshots
 from atft.model.atft_gat_fan import AtftGatFan, block_start
 from atft.model.attention import TemperedGATv2
 from atft.panel.store import Panel
-from atft.training.blocks import day_edges, rows
+from atft.training.blocks import Source
 
 
 def selection_weights(network: AtftGatFan, panel: Panel, days: Sequence[int]) -> dict[str, float]:
@@ -24,14 +23,12 @@ def selection_weights(network: AtftGatFan, panel: Panel, days: Sequence[int]) ->
     total = torch.zeros(len(panel.feature_names), dtype=torch.float64)
     with torch.inference_mode():
         for day in days:
-            x = rows(panel, day, day + 1)[0, torch.from_numpy(panel.tradable[day].copy())]
+            x = panel.window(day, day + 1)[0, torch.from_numpy(panel.tradable[day].copy())]
             total += network.encoder.selection(x.to(device))[1].sum(0, dtype=torch.float64).cpu()
     return dict(zip(panel.feature_names, (total / total.sum()).tolist(), strict=True))
 
 
-def attention_facts(
-    network: AtftGatFan, panel: Panel, snapshots: Snapshots, days: Sequence[int]
-) -> dict[str, float | None]:
+def attention_facts(network: AtftGatFan, source: Source, days: Sequence[int]) -> dict[str, float | None]:
     """Where attention goes on `days`, by column of `metrics/epochs.csv`; mean over tradable stocks and days.
 
     - lag_entropy: entropy of the weights over the days of the window / its maximum; 1 = all days alike.
@@ -46,12 +43,11 @@ def attention_facts(
 
     None where no stock counts.
     """
-    device, encoder = next(network.parameters()).device, network.encoder
+    panel, device, encoder = source.panel, source.device, network.encoder
     network.eval()
     seen: dict[str, list[Tensor]] = defaultdict(list)
     for day in days:
-        x = rows(panel, block_start(day, encoder.lookback), day + 1).to(device)
-        index, attr = (torch.from_numpy(part).to(device) for part in day_edges(panel, snapshots, day))
+        x, (index, attr) = source.rows(block_start(day, encoder.lookback), day + 1), source.edges(day)
         tradable = torch.from_numpy(panel.tradable[day].copy()).to(device)
         with torch.inference_mode():
             state, lags = encoder.stocks(x, 1)

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from atft.training.losses import RankMethod, correlation_loss, huber_loss, mse_loss, quantile_loss, rank_loss
 from atft.training.portfolio_loss import portfolio_loss
+from atft.training.processes import gathered
 
 TERMS = ("huber", "mse", "correlation", "rank", "quantile", "portfolio")
 
@@ -27,6 +29,11 @@ class Targets:
     forward_return: Tensor
     horizons: Sequence[int]
     day_weight: Tensor | None = None
+
+    def of_day(self, i: int) -> "Targets":
+        """The targets of the block's i-th day alone."""
+        weight = None if self.day_weight is None else self.day_weight[i : i + 1]
+        return Targets(self.label[i : i + 1], self.forward_return[i : i + 1], self.horizons, weight)
 
 
 @dataclass(frozen=True)
@@ -119,9 +126,22 @@ class LossWatch:
 
     def epoch_facts(self) -> dict[str, float]:
         """loss_x, the mean over blocks of term x, unweighted, and pull_x, the norm of its weighted gradient
-        by the scores (and quantiles) on the epoch's first block; then forgets.
+        by the scores (and quantiles) on the epoch's first block; of all processes; then forgets.
         """
-        names = self._values[0]
-        means = {f"loss_{name}": torch.stack([row[name] for row in self._values]).mean().item() for name in names}
+        states = gathered(self.state_dict())
+        values = {name: [v for state in states for v in state["values"][name]] for name in states[0]["values"]}
         self._values = []
-        return means | {f"pull_{name}": size for name, size in self._pull.items()}
+        means = {f"loss_{name}": torch.tensor(terms).mean().item() for name, terms in values.items()}
+        return means | {f"pull_{name}": size for name, size in states[0]["pull"].items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch so far: values by term, and pull."""
+        names = self._values[0] if self._values else {}
+        values = {name: torch.stack([row[name] for row in self._values]).tolist() for name in names}
+        return {"values": values, "pull": self._pull}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        values, self._pull = state["values"], state["pull"]
+        rows = zip(*values.values(), strict=True)
+        self._values = [dict(zip(values, map(torch.tensor, row), strict=True)) for row in rows]

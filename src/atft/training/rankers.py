@@ -13,11 +13,14 @@ from atft.graph.snapshots import Snapshots, shuffled
 from atft.model.atft_gat_fan import AtftGatFan, parameter_count
 from atft.panel.store import Panel
 from atft.training.baselines import fit_lightgbm, fit_ridge, score_baseline
+from atft.training.blocks import Source
 from atft.training.checkpoint import load_weights, save_weights
 from atft.training.inspection import selection_weights
-from atft.training.loop import seed_everything
+from atft.training.loop import Plan, pick_device, seed_everything
 from atft.training.objective import TERMS, Objective
+from atft.training.processes import count, rank
 from atft.training.schedule import Schedule
+from atft.training.scratch import Checkpoint
 from atft.training.supervised import Scored, forecast_days, make_encoder, train_network
 
 
@@ -85,8 +88,15 @@ def fit_ranker(
     splits: pl.DataFrame,
     fold: int,
     seed: int,
+    checkpoint: Checkpoint | None = None,
 ) -> Fit:
-    """Fit the ranker of one (fold, seed) into `folder`."""
+    """Fit the ranker of one (fold, seed) into `folder`; a network from `checkpoint` on if it holds anything.
+
+    Raises:
+        InputError: When `torchrun` started several processes for a rival, which one fits.
+    """
+    if manifest.kind != "atft_gat_fan" and count() > 1:
+        raise InputError(f"train.model: {manifest.kind} is fitted by one process; start it without torchrun")
     roles = {
         role: panel.positions(splits.filter((pl.col("fold") == fold) & (pl.col("role") == role))["date"]).tolist()
         for role in ("train", "stop")
@@ -107,10 +117,21 @@ def fit_ranker(
     if settings["init"] == "pretrained":
         load_weights(network.encoder, encoders / f"fold{fold}-seed{seed}.safetensors", "pretrain")
     knobs = {name: settings[name] for name in NETWORK_SETTINGS}
-    graph = _graph(manifest, snapshots)
-    how = (objective_of(settings, manifest.architecture["quantiles"]), schedule_of(settings))
-    history = train_network(network, panel, graph, roles["train"], roles["stop"], *how, **knobs, seed=seed, fold=fold)
-    save_weights(network, file, {"fold": fold, "seed": seed})
+    history = train_network(
+        network,
+        panel,
+        _graph(manifest, snapshots),
+        roles["train"],
+        roles["stop"],
+        objective_of(settings, manifest.architecture["quantiles"]),
+        plan_of(settings),
+        **knobs,
+        seed=seed,
+        fold=fold,
+        checkpoint=checkpoint,
+    )
+    if rank() == 0:
+        save_weights(network, file, {"fold": fold, "seed": seed})
     best = max(history, key=lambda row: row["stop_rank_ic"])
     found = {
         "parameters": parameter_count(network),
@@ -131,12 +152,14 @@ def score_ranker(
         return (Scored(score, None) for score in rival)
     network = _network(manifest, panel)
     load_weights(network, file, "train")
-    return forecast_days(network, panel, _graph(manifest, snapshots), days)
+    source = Source(panel, _graph(manifest, snapshots), network.encoder.lookback, pick_device())
+    network.to(source.device).encoder.micro_batch = manifest.settings["micro_batch"]
+    return forecast_days(network, source, days)
 
 
 NETWORK_SETTINGS = (
-    "epochs", "patience", "day_share", "days_per_step", "optimizer", "lr", "weight_decay", "gradient_clip",
-    "feature_clip", "ema_decay", "regime_weighting", "turnover_threshold",
+    "patience", "days_per_step", "micro_batch", "optimizer", "lr", "weight_decay", "feature_clip", "ema_decay",
+    "regime_weighting", "turnover_threshold",
 )  # fmt: skip
 
 
@@ -162,6 +185,12 @@ def schedule_of(settings: Mapping[str, Any]) -> Schedule:
         t_mult=settings["t_mult"],
         floor=settings["lr_floor"],
     )
+
+
+def plan_of(settings: Mapping[str, Any]) -> Plan:
+    """The length and the steps of the fit that `params.yaml`, section train, asks for."""
+    names = ("epochs", "day_share", "accumulate", "gradient_clip")
+    return Plan(**{name: settings[name] for name in names}, schedule=schedule_of(settings))
 
 
 def _network(manifest: Manifest, panel: Panel) -> AtftGatFan:

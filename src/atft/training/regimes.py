@@ -6,9 +6,12 @@ T days of the panel, H horizons, S states.
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from atft.evaluation.market import REGIMES, Market
+from atft.training.processes import gathered
 
 Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -70,14 +73,16 @@ def normalized(log_weight: Array) -> Array:
 
 
 class RegimeWeights:
-    """Weights of the days of training, from one epoch to the next; the two arrays are all that changes.
+    """Weights of the days of training, from one epoch to the next; its arrays are all that changes.
 
     Every day weighs 1 in the first epoch, one of an unknown state always. The others have mean 1. Quality is what
     the network, which is fitted to all days of training in any order, shows in passing: later days enter through its
     weights and through the one factor that makes the mean 1, not through labels or states.
 
     Attributes:
-        quality: [T, H] correlation of score and ranked label when the day was last trained on, NaN for never.
+        quality: [T, H] correlation of score and ranked label when the day was last trained on in an epoch that has
+            ended, NaN for never.
+        fresh: The same of the epoch that runs, by this process.
         weight: [T, H] of this epoch.
     """
 
@@ -85,26 +90,41 @@ class RegimeWeights:
         self, state: NDArray[np.int8], train: Sequence[int], horizons: Sequence[int], delay: int, strength: float
     ) -> None:
         self.quality = np.full((len(state), len(horizons)), np.nan)
-        self.weight = np.ones_like(self.quality)
+        self.fresh, self.weight = self.quality.copy(), np.ones_like(self.quality)
         self._state, self._horizons, self._delay, self._strength = state, horizons, delay, strength
         self._train = np.isin(np.arange(len(state)), train)
 
     def saw(self, days: Sequence[int], quality: NDArray[np.floating]) -> None:
         """Keep the quality [day, H] of days just trained on; a day of NaN keeps what it had."""
-        self.quality[days] = np.where(np.isfinite(quality), quality, self.quality[days])
+        self.fresh[days] = quality
 
     def next_epoch(self) -> dict[str, float | None]:
-        """Weigh the days anew; the mean weight by state of the epoch that ends, None for a state without days."""
+        """Weigh the days anew, by what all processes saw.
+
+        Gives the mean weight by state of the epoch that ends, None for a state without days.
+        """
         members = {name: self._train & (self._state == number) for number, name in enumerate(STATES)}
         facts = {
             f"regime_weight_{name}": float(self.weight[days].mean()) if days.any() else None
             for name, days in members.items()
         }
+        for seen in gathered(self.fresh):
+            self.quality = np.where(np.isfinite(seen), seen, self.quality)
+        self.fresh = np.full_like(self.quality, np.nan)
         known = self._train & (self._state >= 0)
         if known.any():
             found = log_weights(self.quality, self._state, self._horizons, self._delay, self._strength)
             self.weight[known] = normalized(found[known])
         return facts
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The arrays."""
+        return {name: torch.from_numpy(getattr(self, name)) for name in ("quality", "fresh", "weight")}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on where `state_dict` was taken."""
+        for name, values in state.items():
+            setattr(self, name, values.numpy())
 
 
 def _sharpe(values: Array, among: Mask, span: int) -> tuple[Array, Array]:

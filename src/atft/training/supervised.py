@@ -1,6 +1,7 @@
 """Fitting ATFT-GAT-FAN to forward returns, and scoring days with it."""
 
 import copy
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
@@ -15,17 +16,19 @@ from atft.evaluation.market import Market
 from atft.graph.edges import EDGE_FEATURES
 from atft.graph.snapshots import Snapshots
 from atft.model.atft_gat_fan import AtftGatFan, Encoder, block_start
+from atft.model.heads import Forecast
 from atft.panel.store import Panel
-from atft.training.blocks import consecutive, day_edges, load_block, rows
+from atft.training.blocks import Block, Source, consecutive
 from atft.training.diagnostics import blocks_of, coverage, refuse_collapse, stop_facts
 from atft.training.inspection import attention_facts
-from atft.training.loop import fit, pick_device, seed_everything
+from atft.training.loop import EXPLODED, Plan, fit, pick_device
 from atft.training.losses import daily_correlation
 from atft.training.objective import LossWatch, Objective, Targets
 from atft.training.optimizers.averaging import WeightAverage
 from atft.training.optimizers.factory import Name, make_optimizer
+from atft.training.processes import gathered, share
 from atft.training.regimes import RegimeWeights, market_states
-from atft.training.schedule import Schedule
+from atft.training.scratch import Checkpoint
 
 MAX_DEPTH_DROP = 0.5
 LOOK_EVERY = 10  # days of `stop`: on each such one an epoch's attention is looked at
@@ -58,6 +61,7 @@ def make_encoder(
     attention_dropout: float,
     attention_scores: str,
     stochastic_depth: float,
+    precision: str,
 ) -> Encoder:
     """An encoder for the panel's features; arguments as in `params.yaml`, section model.
 
@@ -87,6 +91,7 @@ def make_encoder(
         attention_dropout=attention_dropout,
         attention_scores=attention_scores,
         stochastic_depth=stochastic_depth,
+        precision=precision,
     )
 
 
@@ -97,128 +102,173 @@ def train_network(
     train: Sequence[int],
     stop: Sequence[int],
     objective: Objective,
-    schedule: Schedule,
+    plan: Plan,
     optimizer: Name,
     lr: float,
     weight_decay: float,
-    gradient_clip: float,
     feature_clip: float,
     ema_decay: float,
-    epochs: int,
     patience: int,
-    day_share: float,
     days_per_step: int,
+    micro_batch: int,
     regime_weighting: float,
     turnover_threshold: float,
     seed: int,
     fold: int,
+    checkpoint: Checkpoint | None = None,
 ) -> list[dict[str, Any]]:
     """Fit in place; the weights of the epoch with the best mean RankIC on `stop` stay. One row per epoch.
 
     With `ema_decay` `stop` judges, and what stays is, the mean of the weights over steps.
-
-    Stochastic depth rises with the turnover of the scores on `stop` (measured without dropout,
-    which would inflate it): p (1 + excess over the threshold), at most `MAX_DEPTH_DROP`.
 
     With `regime_weighting`, its strength, days count as `RegimeWeights` has it.
 
     Raises:
         InputError: When the loss is no longer finite, or the scores of `stop` are all alike.
     """
-    device = pick_device()
-    order = seed_everything(seed, fold)
-    network.to(device)
-    lookback, base_drop = network.encoder.lookback, network.encoder.depth_drop
-    best, best_weights, since, turnover = -np.inf, copy.deepcopy(network.state_dict()), 0, None
-    history: list[dict[str, Any]] = []
-    watch = LossWatch(objective)
+    source = Source(panel, snapshots, network.encoder.lookback, pick_device())
+    network.to(source.device).encoder.micro_batch = micro_batch
     regimes = None
     if regime_weighting:
-        regimes = RegimeWeights(
-            market_states(Market.of(panel)), train, panel.horizons, panel.delay, strength=regime_weighting
-        )
-    title = f"train fold {fold} seed {seed}"
-
-    def loss_of(days: Sequence[int]) -> Tensor:
-        block = load_block(panel, snapshots, days, lookback, device)
-        forecast = network(block.x, len(days), block.edge_index, block.edge_attr)
-        weight = None
-        if regimes is not None:
-            regimes.saw(days, daily_correlation(forecast.score.detach(), block.label).cpu().numpy())
-            weight = torch.from_numpy(regimes.weight[days]).float().to(device)
-        targets = Targets(block.label, block.forward_return, panel.horizons, weight)
-        return watch.loss(forecast.score, targets, forecast.quantiles)
-
-    def after_epoch(epoch: int, facts: dict[str, float]) -> bool:
-        nonlocal best, best_weights, since, turnover
-        with average.applied() if average else nullcontext():
-            scores, quantiles = stacked(forecast_days(network, panel, snapshots, stop))
-            refuse_collapse(panel, stop, scores, f"{title}, epoch {epoch}")
-            found = stop_facts(panel, stop, scores)
-            if quantiles is not None:
-                found |= coverage(panel, stop, quantiles, objective.quantile_levels)
-            found |= attention_facts(network, panel, snapshots, stop[::LOOK_EVERY])
-            since += 1
-            if found["stop_rank_ic"] > best:
-                best, best_weights, since = found["stop_rank_ic"], copy.deepcopy(network.state_dict()), 0
-        turnover = found["turnover"] if turnover is None else 0.5 * turnover + 0.5 * found["turnover"]
-        network.encoder.depth_drop = min(base_drop * max(turnover / turnover_threshold, 1.0), MAX_DEPTH_DROP)
-        history.append(
-            {"epoch": epoch, **facts, **watch.epoch_facts(), **found, "depth_drop": network.encoder.depth_drop}
-            | (regimes.next_epoch() if regimes else {})
-        )
-        return since >= patience
-
-    descent = make_optimizer(optimizer, network, lr, weight_decay, feature_clip)
+        states = market_states(Market.of(panel))
+        regimes = RegimeWeights(states, train, panel.horizons, panel.delay, strength=regime_weighting)
     average = WeightAverage(network, ema_decay) if ema_decay else None
+    title = f"train fold {fold} seed {seed}"
+    task = Ranking(network, source, stop, objective, patience, turnover_threshold, regimes, average, title)
+    descent = make_optimizer(optimizer, network, lr, weight_decay, feature_clip)
     if average:
         descent.register_step_post_hook(lambda *_: average.update())
-    fit(
-        network,
-        consecutive(train, lookback, days_per_step),
-        loss_of,
-        descent,
-        schedule,
-        epochs,
-        day_share,
-        gradient_clip,
-        order,
-        after_epoch,
-        title,
-        blocks_of(network),
-    )
-    network.load_state_dict(best_weights)
-    return history
+    runs = consecutive(train, source.lookback, days_per_step)
+    fit(task, source, runs, descent, plan, seed, fold, checkpoint)
+    network.load_state_dict(task.best_weights)
+    return task.history
 
 
-def score_days(
-    network: AtftGatFan, panel: Panel, snapshots: Snapshots, days: Sequence[int]
-) -> Iterator[NDArray[np.float32]]:
-    """Scores [stock, horizon] of each day in turn; NaN where the stock is not tradable."""
-    return (day.score for day in forecast_days(network, panel, snapshots, days))
+class Ranking:
+    """The task of ranking stocks by their labels, watched on `stop`.
+
+    Stochastic depth rises with the turnover of the scores on `stop` (measured without dropout,
+    which would inflate it): p (1 + excess over the threshold), at most `MAX_DEPTH_DROP`.
+
+    Attributes:
+        history: One row per epoch.
+        best_weights: Of the epoch with the best mean RankIC on `stop`.
+    """
+
+    def __init__(
+        self,
+        network: AtftGatFan,
+        source: Source,
+        stop: Sequence[int],
+        objective: Objective,
+        patience: int,
+        turnover_threshold: float,
+        regimes: RegimeWeights | None,
+        average: WeightAverage | None,
+        title: str,
+    ) -> None:
+        self.title, self.module, self.blocks = title, network, blocks_of(network)
+        self._source, self._stop, self._objective, self._patience = source, stop, objective, patience
+        self._threshold, self._base_drop = turnover_threshold, network.encoder.depth_drop
+        self._regimes, self._average, self._watch = regimes, average, LossWatch(objective)
+        self._best, self._since, self._turnover = -np.inf, 0, None
+        self.best_weights = copy.deepcopy(network.state_dict())
+        self.history: list[dict[str, Any]] = []
+
+    def loss(self, block: Block) -> Tensor:
+        forecast, targets = self._forecast(block)
+        if self._regimes is not None:
+            self._regimes.saw(block.days, daily_correlation(forecast.score.detach(), block.label).cpu().numpy())
+        return self._watch.loss(forecast.score, targets, forecast.quantiles)
+
+    def blame(self, block: Block) -> str | None:
+        forecast, targets = self._forecast(block)
+        for i, day in enumerate(block.days):
+            date = self._source.panel.dates[day]
+            if not torch.isfinite(forecast.score[i]).all():
+                return f"scores of {date}"
+            quantiles = None if forecast.quantiles is None else forecast.quantiles[i : i + 1]
+            for name, value in self._objective.terms(forecast.score[i : i + 1], targets.of_day(i), quantiles).items():
+                if not abs(value.item()) < EXPLODED:
+                    return f"term {name} of {date}"
+        return None
+
+    def after_epoch(self, epoch: int, facts: dict[str, float]) -> bool:
+        network, panel = self.module, self._source.panel
+        with self._average.applied() if self._average else nullcontext():
+            scores, quantiles = self._forecast_stop()
+            refuse_collapse(panel, self._stop, scores, f"{self.title}, epoch {epoch}")
+            found = stop_facts(panel, self._stop, scores)
+            if quantiles is not None:
+                found |= coverage(panel, self._stop, quantiles, self._objective.quantile_levels)
+            found |= attention_facts(network, self._source, self._stop[::LOOK_EVERY])
+            self._since += 1
+            if found["stop_rank_ic"] > self._best:
+                self._best, self._since = found["stop_rank_ic"], 0
+                self.best_weights = copy.deepcopy(network.state_dict())
+        before = found["turnover"] if self._turnover is None else self._turnover
+        self._turnover = 0.5 * before + 0.5 * found["turnover"]
+        network.encoder.depth_drop = min(self._base_drop * max(self._turnover / self._threshold, 1.0), MAX_DEPTH_DROP)
+        self.history.append(
+            {"epoch": epoch, **facts, **self._watch.epoch_facts(), **found, "depth_drop": network.encoder.depth_drop}
+            | (self._regimes.next_epoch() if self._regimes else {})
+        )
+        return self._since >= self._patience
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "depth_drop": self.module.encoder.depth_drop,
+            "best": float(self._best),
+            "best_weights": self.best_weights,
+            "since": self._since,
+            "turnover": self._turnover,
+            "history": json.dumps(self.history),  # as text: rows may hold numpy's floats
+            "watch": self._watch.state_dict(),
+            "average": self._average.state_dict() if self._average else None,
+            "regimes": self._regimes.state_dict() if self._regimes else None,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.module.encoder.depth_drop = state["depth_drop"]
+        self._best, self.best_weights, self._since = state["best"], state["best_weights"], state["since"]
+        self._turnover, self.history = state["turnover"], json.loads(state["history"])
+        self._watch.load_state_dict(state["watch"])
+        if self._average:
+            self._average.load_state_dict(state["average"])
+        if self._regimes:
+            self._regimes.load_state_dict(state["regimes"])
+
+    def _forecast(self, block: Block) -> tuple[Forecast, Targets]:
+        forecast = self.module(block.x, len(block.days), block.edge_index, block.edge_attr)
+        weight = None
+        if self._regimes is not None:
+            weight = torch.from_numpy(self._regimes.weight[block.days]).float().to(self._source.device)
+        return forecast, Targets(block.label, block.forward_return, self._source.panel.horizons, weight)
+
+    def _forecast_stop(self) -> Scored:
+        """The forecast of all days of `stop`, of which each process made its share."""
+        mine = list(forecast_days(self.module, self._source, share(list(self._stop))))
+        return stacked(day for days in gathered(mine) for day in days)
 
 
-def forecast_days(network: AtftGatFan, panel: Panel, snapshots: Snapshots, days: Sequence[int]) -> Iterator[Scored]:
-    """The forecast of each day in turn.
+def forecast_days(network: AtftGatFan, source: Source, days: Sequence[int]) -> Iterator[Scored]:
+    """The forecast of each day in turn; the network must be on the source's device.
 
     The encoder always passes over the whole group of days that share an anchor, and the graph
     over one day: shapes depend on the date alone, so a day's scores do not depend, to the last bit,
     on which other days are asked for.
     """
-    device = next(network.parameters()).device
-    lookback = network.encoder.lookback
+    panel, lookback = source.panel, network.encoder.lookback
     network.eval()
     group, states = None, torch.empty(0)
     for day in days:
         start = block_start(day, lookback)
         with torch.inference_mode():
             if group != start:
-                x = rows(panel, start, start + 2 * lookback - 1).to(device)
+                x = source.rows(start, start + 2 * lookback - 1)
                 group, states = start, network.encoder.stocks(x, lookback)[0]
             offset = day - (start + lookback - 1)
-            index, attr = day_edges(panel, snapshots, day)
-            edges = torch.from_numpy(index).to(device), torch.from_numpy(attr).to(device)
-            state = network.encoder.together(states[offset : offset + 1], *edges)
+            state = network.encoder.together(states[offset : offset + 1], *source.edges(day))
             forecast = network.judge(state)
         quantiles = None if forecast.quantiles is None else _of_tradable(panel, day, forecast.quantiles)
         yield Scored(_of_tradable(panel, day, forecast.score), quantiles)
