@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,10 @@ from scipy.stats import spearmanr
 from atft.errors import InputError
 from atft.model.atft_gat_fan import AtftGatFan
 from atft.training import rankers, scratch
+from atft.training.loop import Plan, fit
 from atft.training.pretext import pretrain
 from atft.training.rankers import Manifest, fit_ranker
+from atft.training.schedule import Schedule
 from atft.training.scratch import Checkpoint, Scratch
 from conftest import World, set_knobs
 from training.test_training import ARCHITECTURE, PRETEXT, network_of, score_days, source_of, train
@@ -186,6 +189,39 @@ def test_finished_work_is_not_done_twice(tmp_path: Path) -> None:
     assert not place.folder.exists()
 
 
+# --- steps ----------------------------------------------------------------------------------------
+
+
+class Slope:
+    """A task whose gradient is the mean of its days."""
+
+    title, blocks = "slope", {}
+
+    def __init__(self) -> None:
+        self.module = torch.nn.Linear(1, 1, bias=False)
+        self.facts: dict[str, float] = {}
+
+    def loss(self, block: Any) -> torch.Tensor:
+        return self.module.weight.sum() * float(np.mean(block.days))
+
+    def after_epoch(self, epoch: int, facts: dict[str, float]) -> bool:
+        self.facts = facts
+        return False
+
+
+def test_a_step_is_the_mean_over_the_days_of_its_runs() -> None:
+    """Not over its runs, which may be of different length."""
+    task, runs = Slope(), [[1, 2, 3], [10]]
+    source = SimpleNamespace(blocks=lambda runs: (SimpleNamespace(days=days) for days in runs), device="cpu")
+    start = task.module.weight.item()
+    optimizer = torch.optim.SGD(task.module.parameters(), lr=1.0)
+    plan = Plan(1, 1.0, 2, gradient_clip=1e9, schedule=Schedule("constant", 0, 0, 1, 1, 1))
+    fit(task, source, runs, optimizer, plan, 0, 0)  # pyright: ignore
+    assert task.module.weight.item() == pytest.approx(start - (1 + 2 + 3 + 10) / 4)
+    assert task.facts["gradient"] == pytest.approx(4)
+    assert task.facts["train_loss"] == pytest.approx(4 * start)
+
+
 # --- what goes wrong ------------------------------------------------------------------------------
 
 
@@ -310,6 +346,30 @@ def test_two_processes_fit_what_one_does(world: World, tmp_path: Path, monkeypat
     for row, other in zip(one["rows"], first["rows"], strict=True):
         assert other == pytest.approx(row, rel=1e-4)
     assert not torch.equal(one["weights"]["heads.weight"], network_of(world).heads.weight)
+
+
+def test_the_program_runs_under_torchrun(market: tuple[Path, Any], tmp_path: Path) -> None:
+    """Two processes leave one set of files, about what one leaves."""
+    folder, context = market
+    both, alone = tmp_path / "both", tmp_path / "alone"
+    shutil.copytree(folder, both)
+    params = yaml.safe_load((both / "params.yaml").read_text())
+    set_knobs(params, {"train__init": "random", "train__accumulate": 2})
+    (both / "params.yaml").write_text(yaml.safe_dump(params))
+    (both / "models/encoder").mkdir(parents=True)
+    shutil.copytree(both, alone)
+    process = context.Process(target=stages, args=(alone, "train"))
+    process.start()
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launch, str(ROOT / "src/train.py")], cwd=both, capture_output=True, text=True, check=False, env=os.environ
+    )
+    process.join()
+    assert done.returncode == 0, done.stderr[-2000:]
+    two, one = (json.loads((place / "metrics/train.json").read_text()) for place in (both, alone))
+    assert two.keys() == one.keys()
+    assert [fit["best_epoch"] for fit in two["fits"]] == [fit["best_epoch"] for fit in one["fits"]]
+    assert not list((both / ".scratch").iterdir())
 
 
 def test_what_processes_cannot_share_is_refused(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
