@@ -10,7 +10,6 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import polars as pl
 import yaml
@@ -20,7 +19,7 @@ from rich.table import Table
 from atft import paths
 from atft.errors import InputError
 from atft.evaluation import ledger, verdict_page
-from atft.evaluation.verdict import Judgement, Trial, has_number, judge
+from atft.evaluation.verdict import Judgement, Trial, flat, has_number, judge, market_name
 from atft.program import new_file, run_program
 from atft.revisions import WORKSPACE, checked_out, read_at, resolve, untracked
 
@@ -123,22 +122,6 @@ def failed_trial(base: Trial, name: str, why: str) -> Trial:
     if not name:
         raise InputError("--failed: give the candidate a name: --failed NAME=WHY")
     return Trial(name, "none", base.market, base.horizon, base.daily.clear(), {}, failed=why or "did not end")
-
-
-def market_name(data: dict[str, Any]) -> str:
-    """What was traded, whatever features were made of it."""
-    if data["source"] != "simulated":
-        return f"{data['source']} {data[data['source']]['path']}"
-    world = data["simulated"]
-    return f"simulated {world['market']} {world['seed']}, {world['stocks']} x {world['days']}"
-
-
-def flat(knobs: dict[str, Any], above: str = "") -> dict[str, object]:
-    """Nested sections as section.knob -> value."""
-    out: dict[str, object] = {}
-    for name, value in knobs.items():
-        out |= flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
-    return out
 
 
 def judged(base: Trial, candidates: list[Trial], level: float) -> list[verdict_page.Entry]:

@@ -341,6 +341,15 @@ def load_params() -> Params:
         content = yaml.safe_load(paths.PARAMS.read_text())
     except yaml.YAMLError as error:
         raise InputError(f"{paths.PARAMS}: not valid YAML: {error}") from error
+    return check_params(content)
+
+
+def check_params(content: Any) -> Params:
+    """The content of `params.yaml` as parameters.
+
+    Raises:
+        InputError: With the path of the first wrong key, what it is and what it may be.
+    """
     try:
         return Params.model_validate(content)
     except ValidationError as error:
@@ -350,3 +359,15 @@ def load_params() -> Params:
         more = f" [and {error.error_count() - 1} more]" if error.error_count() > 1 else ""
         message = first["msg"].removeprefix("Value error, ")
         raise InputError(f"{paths.PARAMS}: {where + ': ' if where else ''}{message}{given}{more}") from error
+
+
+def complaint(content: Any, path: str) -> str | None:
+    """What is wrong with the very value at `path`, whatever the others are; None if nothing is."""
+    try:
+        Params.model_validate(content)
+    except ValidationError as error:
+        for item in error.errors():
+            where = ".".join(str(part) for part in item["loc"])
+            if f"{where}.".startswith(f"{path}."):
+                return item["msg"]
+    return None

@@ -8,7 +8,7 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from pathlib import Path
 
@@ -29,7 +29,8 @@ class Row:
     """One judgement.
 
     Attributes:
-        trial: Name of the candidate's series; base: of the one it was held against (its own for a base).
+        trial: Name of the candidate's series; base: of the one it was held against (its own for a base), or the study
+            that tried it.
         judged: ISO date; order: how many candidates had spent of the market's level before.
         name, rev, market, horizon, first, last, seeds: Of the trial; first and last valid date.
         rank_ic, sharpe_net: Its own, the latter per day and not annualised; null where it failed.
@@ -62,6 +63,10 @@ class Row:
     @property
     def is_base(self) -> bool:
         return self.verdict == "base"
+
+    @property
+    def has_series(self) -> bool:
+        return self.first is not None
 
 
 def read_ledger(folder: Path) -> list[Row]:
@@ -126,6 +131,16 @@ def row_of(judgement: Judgement | None, trial: Trial, base: Trial, judged: date,
     )
 
 
+def searched(trial: Trial, study: str, verdict: str, judged: date, changes: str) -> Row:
+    """The row of a search's trial, which nobody judged: it spends no level, but the best of so many was chosen.
+
+    Args:
+        verdict: `tried`, or for trials without a series `pruned` or `failed`.
+    """
+    row = row_of(None, trial, trial, judged, 0, changes)
+    return replace(row, base=f"sweep-{study}", verdict=verdict, reason=trial.failed or "")
+
+
 def add(folder: Path, row: Row, trial: Trial) -> None:
     """Write the row and the series it refers to; what is there already stays as it is."""
     if not trial.failed:
@@ -179,7 +194,7 @@ def search_of(folder: Path, rows: Sequence[Row], trial: Trial) -> Search:
     """Deflated Sharpe ratio and probability of overfitting over all trials of the trial's market."""
     same = {row.trial: row for row in rows if (row.market, row.horizon) == (trial.market, trial.horizon)}
     own = over_seeds(trial, "net")
-    ended = {name: over_seeds(kept_trial(folder, row), "net") for name, row in same.items() if row.verdict != "failed"}
+    ended = {name: over_seeds(kept_trial(folder, row), "net") for name, row in same.items() if row.has_series}
     ended[trial_name(trial)] = own
     failed: list[float | None] = [None for name in same if name not in ended]
     sharpes = [information_ratio(net["net"]) for net in ended.values()] + failed

@@ -7,6 +7,7 @@ good wins some years) and the training (the same model with another seed wins so
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -53,6 +54,22 @@ class Trial:
     params: dict[str, object]
     stocks: float | None = None
     failed: str | None = None
+
+
+def market_name(data: dict[str, Any]) -> str:
+    """What was traded, whatever features were made of it."""
+    if data["source"] != "simulated":
+        return f"{data['source']} {data[data['source']]['path']}"
+    world = data["simulated"]
+    return f"simulated {world['market']} {world['seed']}, {world['stocks']} x {world['days']}"
+
+
+def flat(knobs: dict[str, Any], above: str = "") -> dict[str, object]:
+    """Nested sections as section.knob -> value."""
+    out: dict[str, object] = {}
+    for name, value in knobs.items():
+        out |= flat(value, f"{above}{name}.") if isinstance(value, dict) else {above + name: value}
+    return out
 
 
 @dataclass(frozen=True)

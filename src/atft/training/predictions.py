@@ -18,14 +18,21 @@ SCORED = ("stop", "valid", "test")
 
 
 def score_fold(
-    manifest: Manifest, folder: Path, panel: Panel, snapshots: Snapshots, splits: pl.DataFrame, fold: int, seed: int
+    manifest: Manifest,
+    folder: Path,
+    panel: Panel,
+    snapshots: Snapshots,
+    splits: pl.DataFrame,
+    fold: int,
+    seed: int,
+    scored: Sequence[str] = SCORED,
 ) -> list[Scores]:
-    """Scores of one (fold, seed) on its `stop` and held-out dates, all tradable stocks and horizons."""
-    roles = splits.filter((pl.col("fold") == fold) & pl.col("role").is_in(SCORED)).sort("date")
+    """Scores of one (fold, seed) on its dates of the roles `scored`, all tradable stocks and horizons."""
+    roles = splits.filter((pl.col("fold") == fold) & pl.col("role").is_in(scored)).sort("date")
     days = panel.positions(roles["date"])
     scores, quantiles = stacked(score_ranker(manifest, folder, panel, snapshots, fold, seed, days.tolist()))
     out = []
-    for role in SCORED:
+    for role in scored:
         here = (roles["role"] == role).to_numpy()
         if here.any():
             parts = scores[here], None if quantiles is None else quantiles[here]

@@ -21,7 +21,7 @@ from atft.training.objective import TERMS, Objective
 from atft.training.processes import count, rank
 from atft.training.schedule import Schedule
 from atft.training.scratch import Checkpoint
-from atft.training.supervised import Scored, forecast_days, make_encoder, train_network
+from atft.training.supervised import Listener, Scored, forecast_days, make_encoder, train_network
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,11 @@ def fit_ranker(
     fold: int,
     seed: int,
     checkpoint: Checkpoint | None = None,
+    listener: Listener | None = None,
 ) -> Fit:
     """Fit the ranker of one (fold, seed) into `folder`; a network from `checkpoint` on if it holds anything.
+
+    `listener` hears of a network's epochs; rivals have none.
 
     Raises:
         InputError: When `torchrun` started several processes for a rival, which one fits.
@@ -129,6 +132,7 @@ def fit_ranker(
         seed=seed,
         fold=fold,
         checkpoint=checkpoint,
+        listener=listener,
     )
     if rank() == 0:
         save_weights(network, file, {"fold": fold, "seed": seed})

@@ -36,8 +36,8 @@ class Scratch:
     @classmethod
     def of(cls, stage: str, settings: Mapping[str, Any], inputs: Sequence[Path]) -> "Scratch":
         """That of `stage` with these settings, these bytes below `inputs`, and the code and libraries now loaded."""
-        fingerprint = hashlib.sha256(json.dumps([stage, settings, count(), _machine()], sort_keys=True).encode())
-        for name, file in _code() + [(str(file), file) for path in inputs for file in _files(path)]:
+        fingerprint = hashlib.sha256(json.dumps([stage, settings, count(), machine()], sort_keys=True).encode())
+        for name, file in _code() + [(str(file), file) for path in inputs for file in files_below(path)]:
             with file.open("rb") as content:
                 fingerprint.update(name.encode() + hashlib.file_digest(content, "sha256").digest())
         root = Path(os.environ.get("DVC_ROOT", "."))
@@ -92,7 +92,8 @@ class Checkpoint:
         return torch.load(self.file, map_location="cpu", weights_only=True)
 
 
-def _machine() -> list[str]:
+def machine() -> list[str]:
+    """What bits depend on beside code and inputs: the device, Python and the libraries."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
     return [device, sys.version, *(version(name) for name in LIBRARIES)]
 
@@ -104,5 +105,6 @@ def _code() -> list[tuple[str, Path]]:
     return sorted((name, Path(file)) for name, file in loaded.items() if file and Path(file).is_relative_to(root))
 
 
-def _files(path: Path) -> list[Path]:
+def files_below(path: Path) -> list[Path]:
+    """All files below a folder, or the file itself."""
     return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]

@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
@@ -32,6 +32,9 @@ from atft.training.scratch import Checkpoint
 
 MAX_DEPTH_DROP = 0.5
 LOOK_EVERY = 10  # days of `stop`: on each such one an epoch's attention is looked at
+
+# Told the rows of all epochs so far after each one; what it raises ends the fit.
+Listener = Callable[[Sequence[Mapping[str, Any]]], None]
 
 
 class Scored(NamedTuple):
@@ -116,6 +119,7 @@ def train_network(
     seed: int,
     fold: int,
     checkpoint: Checkpoint | None = None,
+    listener: Listener | None = None,
 ) -> list[dict[str, Any]]:
     """Fit in place; the weights of the epoch with the best mean RankIC on `stop` stay. One row per epoch.
 
@@ -134,7 +138,7 @@ def train_network(
         regimes = RegimeWeights(states, train, panel.horizons, panel.delay, strength=regime_weighting)
     average = WeightAverage(network, ema_decay) if ema_decay else None
     title = f"train fold {fold} seed {seed}"
-    task = Ranking(network, source, stop, objective, patience, turnover_threshold, regimes, average, title)
+    task = Ranking(network, source, stop, objective, patience, turnover_threshold, regimes, average, title, listener)
     descent = make_optimizer(optimizer, network, lr, weight_decay, feature_clip)
     if average:
         descent.register_step_post_hook(lambda *_: average.update())
@@ -166,11 +170,13 @@ class Ranking:
         regimes: RegimeWeights | None,
         average: WeightAverage | None,
         title: str,
+        listener: Listener | None = None,
     ) -> None:
         self.title, self.module, self.blocks = title, network, blocks_of(network)
         self._source, self._stop, self._objective, self._patience = source, stop, objective, patience
         self._threshold, self._base_drop = turnover_threshold, network.encoder.depth_drop
         self._regimes, self._average, self._watch = regimes, average, LossWatch(objective)
+        self._listener = listener
         self._best, self._since, self._turnover = -np.inf, 0, None
         self.best_weights = copy.deepcopy(network.state_dict())
         self.history: list[dict[str, Any]] = []
@@ -213,6 +219,8 @@ class Ranking:
             {"epoch": epoch, **facts, **self._watch.epoch_facts(), **found, "depth_drop": network.encoder.depth_drop}
             | (self._regimes.next_epoch() if self._regimes else {})
         )
+        if self._listener:
+            self._listener(self.history)
         return self._since >= self._patience
 
     def state_dict(self) -> dict[str, Any]:

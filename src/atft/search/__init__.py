@@ -1,0 +1,1 @@
+"""Search over the knobs of `params.yaml`, on `valid` alone."""
