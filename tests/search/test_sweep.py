@@ -1,0 +1,231 @@
+"""`python src/sweep.py` on a market of 40 stocks: what it shares, reads, keeps and reproduces."""
+
+import importlib
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+
+from atft.errors import InputError
+from atft.evaluation.facts import Rules
+from atft.evaluation.ledger import read_ledger, trial_name
+from atft.evaluation.market import Market
+from atft.evaluation.report import evaluate_scores
+from atft.evaluation.verdict import Trial
+from atft.graph.snapshots import read_snapshots
+from atft.panel.store import folds, read_panel
+from atft.search import objective, store
+from atft.search.promote import override
+from atft.search.space import with_values
+from atft.training import rankers
+from atft.training.predictions import score_fold
+from atft.training.rankers import read_manifest
+from conftest import set_knobs
+
+ROOT = Path(__file__).parents[2]
+TINY = {
+    "threads": 1, "data__simulated__stocks": 40, "data__simulated__days": 280, "data__horizons": [1, 5],
+    "split__valid": 1, "split__test": 1, "split__block_days": 40, "split__stop_days": 20, "split__min_train_days": 40,
+    "split__purge": 6, "model__lookback": 5, "model__hidden": 8, "pretrain__epochs": 1, "train__epochs": 2,
+    "train__days_per_step": 5, "evaluate__bootstrap": 100, "seeds": [0, 1],
+}  # fmt: skip
+SPACE = ("train.lr:log_float:1e-3,1e-2", "train.optimizer:categorical:['adamw','adabelief']")
+
+
+def stage(name: str) -> None:
+    """Run a stage's program, or another's, here and in this process."""
+    importlib.import_module(name).main()
+
+
+def sweep(monkeypatch: pytest.MonkeyPatch, *options: str, space: tuple[str, ...] = SPACE) -> Any:
+    flags = [flag for text in space for flag in ("--suggest-params", text)]
+    monkeypatch.setattr(sys, "argv", ["src/sweep.py", "--study-name", "s", *flags, *options])
+    stage("sweep")
+
+
+@pytest.fixture(scope="module")
+def runs() -> list[str]:
+    """Stages that a search ran, in order."""
+    return []
+
+
+@pytest.fixture(autouse=True)
+def _stages_in_this_process(monkeypatch: pytest.MonkeyPatch, runs: list[str]) -> None:
+    """As `Store` runs them, but for the two seconds that a new process takes to import."""
+
+    def run(command: list[Any], cwd: Path, **_: Any) -> Any:
+        runs.append(Path(command[1]).stem)
+        with monkeypatch.context() as here:
+            here.chdir(cwd)
+            here.delenv("DVC_ROOT", raising=False)
+            stage(runs[-1])
+        return type("Done", (), {"returncode": 0})
+
+    monkeypatch.setattr(store.subprocess, "run", run)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("home")
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    set_knobs(params, TINY)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    (folder / "data/raw").mkdir(parents=True)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _here(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+
+
+@pytest.fixture(scope="module")
+def found(home: Path, runs: list[str]) -> pl.DataFrame:
+    """The trials of a search of three."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        _stages_in_this_process.__wrapped__(patch, runs)  # pyright: ignore
+        sweep(patch, "--n-trials", "3")
+    return pl.read_csv(home / "metrics/sweeps/s/trials.csv")
+
+
+def test_what_trials_share_is_built_once(
+    home: Path, found: pl.DataFrame, runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert runs == ["cache", "graph", "pretrain"]
+    assert found["state"].to_list() == ["complete"] * 3
+    fitted: list[Any] = []
+    monkeypatch.setattr(objective, "fit_ranker", lambda *arguments: fitted.append(arguments) or rankers.Fit({}))
+    text = (home / "metrics/sweeps/s/history.svg").read_bytes()
+    sweep(monkeypatch, "--n-trials", "3")  # all is done
+    assert not fitted
+    assert (home / "metrics/sweeps/s/history.svg").read_bytes() == text
+    shutil.rmtree(home / ".scratch/sweep/studies")
+    monkeypatch.undo()
+    monkeypatch.chdir(home)
+    monkeypatch.setattr(objective, "fit_ranker", lambda *arguments: pytest.fail("a fit was made twice"))
+    sweep(monkeypatch, "--n-trials", "3")  # a new study tries the same and finds all of it in the store
+    assert runs == ["cache", "graph", "pretrain"]
+    assert pl.read_csv(home / "metrics/sweeps/s/trials.csv").equals(found)
+
+
+def test_every_trial_is_in_the_ledger(home: Path, found: pl.DataFrame) -> None:
+    rows = [row for row in read_ledger(home / "metrics/ledger") if row.name.startswith("s-t")]
+    assert {row.name for row in rows} == {"s-t000", "s-t001", "s-t002"}
+    assert {row.verdict for row in rows} == {"tried"}
+    values = dict(found.select("trial", "value").iter_rows())
+    assert {row.name: row.rank_ic for row in rows} == {
+        f"s-t{number:03d}": pytest.approx(value, abs=1e-6) for number, value in values.items()
+    }
+    assert all("train.lr: 0.003 -> " in row.changes and row.p is None for row in rows)
+
+
+def test_the_best_trial_is_what_the_pipeline_makes_of_its_knobs(
+    home: Path, found: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit, though the stages see the test blocks too."""
+    best = found.sort("value", descending=True).row(0, named=True)
+    values = {"train.lr": best["train.lr"], "train.optimizer": best["train.optimizer"]}
+    content = with_values(yaml.safe_load((home / "params.yaml").read_text()), values)
+    assert content["split"]["seal_test"] is False
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    (tmp_path / "data/raw").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for name in ("cache", "graph", "pretrain", "train"):
+        stage(name)
+    panel, snapshots = read_panel(Path("data/cache")), read_snapshots(Path("data/graph"))
+    splits = pl.read_csv("data/cache/splits.csv", try_parse_dates=True)
+    assert set(splits["role"]) >= {"valid", "test"}
+    manifest = read_manifest(Path("models/ranker"), panel)
+    scores = [
+        part
+        for fold in folds(splits)
+        for seed in manifest.seeds
+        for part in score_fold(manifest, Path("models/ranker"), panel, snapshots, splits, fold, seed)
+    ]
+    judged = evaluate_scores(scores, Market.of(panel), Rules(**content["evaluate"]))
+    assert judged.summary["valid", 5]["rank_ic"] == best["value"]
+    daily = judged.daily.filter(pl.col("role") == "valid").drop("role")
+    rows = [row for row in read_ledger(home / "metrics/ledger") if row.name == f"s-t{best['trial']:03d}"]
+    assert rows[0].trial == trial_name(Trial("x", "x", "x", 5, daily, {}))
+    assert override(values["train.optimizer"]) == values["train.optimizer"]
+    assert float(override(values["train.lr"])) == values["train.lr"]
+
+
+def test_whatever_the_test_block_holds_no_trial_changes(
+    home: Path, found: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (cache,) = (home / ".scratch/sweep").glob("cache-*/data/cache")
+    splits = pl.read_csv(cache / "splits.csv", try_parse_dates=True)
+    assert "test" not in set(splits["role"])
+    panel = read_panel(cache)
+    first = int(panel.positions(splits["date"]).max()) + 1
+    assert first == len(panel.dates) - TINY["split__block_days"]
+    opened: list[int] = []
+
+    def poisoned(folder: Path) -> Any:
+        """The panel with nonsense in the test block, and a note of how many of its days were left."""
+        content = {}
+        for name in ("features", "label", "forward_return", "daily_return", "money_traded"):
+            content[name] = np.array(getattr(panel, name))
+            content[name][first:] = 1e6
+        opened.append(first)
+        return type(panel)(**{**vars(panel), **content})
+
+    objective._opened.cache_clear()
+    monkeypatch.setattr(objective, "read_panel", poisoned)
+    for place in (home / ".scratch/sweep").glob("train-*"):
+        shutil.rmtree(place)
+    shutil.rmtree(home / ".scratch/sweep/studies")
+    sweep(monkeypatch, "--n-trials", "3")
+    objective._opened.cache_clear()
+    assert opened == [first]
+    assert pl.read_csv(home / "metrics/sweeps/s/trials.csv").equals(found)
+
+
+def test_a_knob_of_a_stage_rebuilds_that_stage_and_those_after_it(home: Path, found: pl.DataFrame) -> None:
+    kept = store.Store(home / ".scratch/sweep", ROOT)
+    content = yaml.safe_load((home / "params.yaml").read_text())
+
+    def changed(path: str, value: Any) -> set[str]:
+        other = with_values(content, {path: value})
+        return {
+            name for name in ("cache", "graph", "pretrain", "train") if kept.key(name, content) != kept.key(name, other)
+        }
+
+    assert changed("train.lr", 0.1) == {"train"}
+    assert changed("graph.sector_edge_weight", 0.7) == {"graph", "pretrain", "train"}
+    assert changed("model.hidden", 16) == {"pretrain", "train"}
+    assert changed("data.label", "sector_neutral") == {"cache", "graph", "pretrain", "train"}
+    assert changed("evaluate.top_names", 5) == set()
+
+
+def test_a_stage_that_fails_fails_the_trial(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = ("model.fan_channels:categorical:[[nothing]]", "train.lr:float:0.001,0.002")
+    with pytest.raises(InputError, match=r"no trial is complete; the first: model.fan_channels: 'nothing' is no"):
+        sweep(monkeypatch, "--n-trials", "1", "--study-name", "bad", space=space)
+    rows = [row for row in read_ledger(home / "metrics/ledger") if row.name == "bad-t000"]
+    assert [(row.verdict, row.rank_ic, row.has_series) for row in rows] == [("failed", None, False)]
+
+
+def test_bad_command_lines_end_before_anything_runs(
+    home: Path, found: pl.DataFrame, runs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = list(runs)
+    for space, says in (
+        (("train.optimiser:categorical:['adamw']",), "train.optimiser: params.yaml has no such knob"),
+        ((*SPACE, SPACE[0]), "train.lr stands twice"),
+        (SPACE[:1], "was begun with other space"),
+    ):
+        with pytest.raises(InputError, match=says):
+            sweep(monkeypatch, "--n-trials", "4", space=space)
+    with pytest.raises(InputError, match="no such study"):
+        sweep(monkeypatch, "--n-trials", "4", "--study-name", "none", space=())
+    assert runs == before
+    assert json.loads(json.dumps(runs)) == before
