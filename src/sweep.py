@@ -44,7 +44,7 @@ def main() -> None:
         search.keep_the_others()
         if not search.quiet:
             search.show()
-    for trial in search.best()[: options.promote]:
+    for trial in search.best()[: 0 if options.worker else options.promote]:
         name = search.trial_name(trial.number)
         assert trial.value is not None
         promote(name, search.values(trial), paths.EVALUATE_METRICS, search.metric, trial.value)

@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,6 @@ from atft.panel.store import folds, read_panel
 from atft.search import objective, store
 from atft.search.promote import override
 from atft.search.space import with_values
-from atft.training import rankers
 from atft.training.predictions import score_fold
 from atft.training.rankers import read_manifest
 from conftest import set_knobs
@@ -55,19 +55,18 @@ def runs() -> list[str]:
     return []
 
 
-@pytest.fixture(autouse=True)
-def _stages_in_this_process(monkeypatch: pytest.MonkeyPatch, runs: list[str]) -> None:
+def run_stages_here(patch: pytest.MonkeyPatch, runs: list[str]) -> None:
     """As `Store` runs them, but for the two seconds that a new process takes to import."""
 
     def run(command: list[Any], cwd: Path, **_: Any) -> Any:
         runs.append(Path(command[1]).stem)
-        with monkeypatch.context() as here:
-            here.chdir(cwd)
-            here.delenv("DVC_ROOT", raising=False)
+        with pytest.MonkeyPatch.context() as there:
+            there.chdir(cwd)
+            there.delenv("DVC_ROOT", raising=False)
             stage(runs[-1])
-        return type("Done", (), {"returncode": 0})
+        return SimpleNamespace(returncode=0)
 
-    monkeypatch.setattr(store.subprocess, "run", run)
+    patch.setattr(store, "subprocess", SimpleNamespace(run=run))
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +80,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _here(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _here(home: Path, runs: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(home)
+    run_stages_here(monkeypatch, runs)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def found(home: Path, runs: list[str]) -> pl.DataFrame:
     """The trials of a search of three."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        _stages_in_this_process.__wrapped__(patch, runs)  # pyright: ignore
+        run_stages_here(patch, runs)
         sweep(patch, "--n-trials", "3")
     return pl.read_csv(home / "metrics/sweeps/s/trials.csv")
 
@@ -100,16 +100,11 @@ def test_what_trials_share_is_built_once(
 ) -> None:
     assert runs == ["cache", "graph", "pretrain"]
     assert found["state"].to_list() == ["complete"] * 3
-    fitted: list[Any] = []
-    monkeypatch.setattr(objective, "fit_ranker", lambda *arguments: fitted.append(arguments) or rankers.Fit({}))
-    text = (home / "metrics/sweeps/s/history.svg").read_bytes()
-    sweep(monkeypatch, "--n-trials", "3")  # all is done
-    assert not fitted
-    assert (home / "metrics/sweeps/s/history.svg").read_bytes() == text
-    shutil.rmtree(home / ".scratch/sweep/studies")
-    monkeypatch.undo()
-    monkeypatch.chdir(home)
     monkeypatch.setattr(objective, "fit_ranker", lambda *arguments: pytest.fail("a fit was made twice"))
+    picture = (home / "metrics/sweeps/s/history.svg").read_bytes()
+    sweep(monkeypatch, "--n-trials", "3")  # all is done
+    assert (home / "metrics/sweeps/s/history.svg").read_bytes() == picture
+    shutil.rmtree(home / ".scratch/sweep/studies")
     sweep(monkeypatch, "--n-trials", "3")  # a new study tries the same and finds all of it in the store
     assert runs == ["cache", "graph", "pretrain"]
     assert pl.read_csv(home / "metrics/sweeps/s/trials.csv").equals(found)
