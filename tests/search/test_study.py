@@ -81,12 +81,12 @@ def test_two_workers_killed_again_and_again_end_with_as_many_trials_as_asked(
 ) -> None:
     url = request.getfixturevalue("database") if storage == "postgresql" else None
     place, total, draw = Place(f"killed-{storage}", tmp_path / "s", url), 12, random.Random(0)
-    begin(place)
+    study = begin(place)
     kills, deadline = 0, time.monotonic() + 120
     crew: list[Any] = []
     while time.monotonic() < deadline:
         crew = [one for one in crew if one.exitcode is None]
-        ended = sum(trial.state.is_finished() for trial in trials_of(place))
+        ended = sum(trial.state.is_finished() for trial in study.get_trials())
         if ended == total and not crew:
             break
         while len(crew) < 2 and ended < total:
@@ -97,7 +97,7 @@ def test_two_workers_killed_again_and_again_end_with_as_many_trials_as_asked(
             crew[0].kill()
             crew.pop(0).join()
             kills += 1
-    found = trials_of(place)
+    found = study.get_trials()
     assert [trial.number for trial in found] == list(range(total))
     assert {trial.state for trial in found} <= {TrialState.COMPLETE, TrialState.FAIL}
     for trial in found:

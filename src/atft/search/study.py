@@ -96,12 +96,13 @@ def open_study(place: Place, facts: Mapping[str, Any] | None, pruner: BasePruner
             return study
         study = optuna.load_study(storage=storage, study_name=place.name, pruner=pruner)
         for name, value in (facts or {}).items():
-            if study.user_attrs.get(name, value) != value:
+            if name not in study.user_attrs:
+                study.set_user_attr(name, value)  # a kill had left it out
+            elif study.user_attrs[name] != value:
                 raise InputError(
                     f"--study-name {place.name}: was begun with other {name}, so its trials could not be compared with "
                     f"new ones; give another name"
                 )
-            study.set_user_attr(name, value)  # a kill may have left it out
         return study
 
 
@@ -154,10 +155,14 @@ class Worker:
                     return trial, self._claim(trial)
             if len(trials) >= total and not any(t.state == TrialState.WAITING for t in trials):
                 return None
-            draw = int(np.random.SeedSequence([self.seed, len(trials)]).generate_state(1)[0])
-            self.study.sampler = optuna.samplers.TPESampler(n_startup_trials=self.startup, seed=draw)
+            self._seed(len(trials))
             trial = self.study.ask()
             return trial, self._claim(trial)
+
+    def _seed(self, number: int) -> None:
+        """Have the sampler draw as it does for the trial of this number."""
+        draw = int(np.random.SeedSequence([self.seed, number]).generate_state(1)[0])
+        self.study.sampler = optuna.samplers.TPESampler(n_startup_trials=self.startup, seed=draw)
 
     def _claim(self, trial: optuna.Trial) -> dict[str, Any]:
         trial.set_user_attr(WORKER, self.name)
@@ -180,6 +185,7 @@ class Worker:
         storage, times = self.study._storage, frozen.user_attrs.get(TAKEN, 0) + 1  # noqa: SLF001
         study_id = storage.get_study_id_from_name(self.study.study_name)
         number = storage.get_trial_id_from_study_id_trial_number(study_id, frozen.number)
+        self._seed(frozen.number)
         trial = optuna.Trial(self.study, number)
         if times > MOST_TAKEN:
             trial.set_user_attr(REASON, f"its worker died {times} times")
