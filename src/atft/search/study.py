@@ -56,7 +56,8 @@ class Place:
                 journal.touch()
                 return JournalStorage(JournalFileBackend(str(journal), JournalLock(journal)))
             try:
-                return RDBStorage(self.url)
+                # Connections are closed after use: a database bears more workers than open connections.
+                return RDBStorage(self.url, engine_kwargs={"poolclass": sql.NullPool})
             except (exc.SQLAlchemyError, ImportError) as error:
                 raise InputError(f"--storage: {str(error).splitlines()[0]}") from error
 
@@ -67,7 +68,7 @@ class Place:
             with locked(self.folder / f"{self.name}.take.lock"):
                 yield
             return
-        engine = sql.create_engine(self.url)
+        engine = sql.create_engine(self.url, poolclass=sql.NullPool)
         table = sql.Table("atft_search", sql.MetaData(), sql.Column("study", sql.String(255), primary_key=True))
         with suppress(exc.DBAPIError):  # another worker made the table, or the row, a moment ago
             table.create(engine, checkfirst=True)
@@ -76,7 +77,6 @@ class Place:
         with engine.begin() as connection:
             connection.execute(sql.select(table).where(table.c.study == self.name).with_for_update())
             yield
-        engine.dispose()
 
 
 def open_study(place: Place, facts: Mapping[str, Any] | None, pruner: BasePruner) -> optuna.Study:
