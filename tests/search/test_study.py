@@ -149,6 +149,15 @@ def test_a_trial_that_kills_its_workers_fails_in_the_end(tmp_path: Path) -> None
     assert (trial.state, trial.value, trial.user_attrs[REASON]) == (TrialState.FAIL, None, "its worker died 4 times")
 
 
+def test_a_trial_whose_worker_died_before_it_claimed_it_is_taken_over(tmp_path: Path) -> None:
+    place = Place("x", tmp_path, None)
+    begin(place).ask()
+    taken = Worker(begin(place), place, SPACE, 0, 4, 60.0).take(1)
+    assert taken is not None
+    assert taken[0].number == 0
+    assert taken[1].keys() == SPACE.keys()
+
+
 def test_a_far_worker_is_dead_when_it_has_not_been_heard_for_long(tmp_path: Path) -> None:
     """Its lock is on another machine; signs of life are all there is."""
     near, far = Place("x", tmp_path / "near", None), Place("x", tmp_path / "near", None)

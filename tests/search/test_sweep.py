@@ -179,8 +179,10 @@ def test_whatever_the_test_block_holds_no_trial_changes(
         shutil.rmtree(place)
     shutil.rmtree(home / ".scratch/sweep/studies")
     sweep(monkeypatch, "--n-trials", "3")
-    objective._opened.cache_clear()
     assert opened == [first]
+    (graph,) = (home / ".scratch/sweep").glob("graph-*/data/graph")
+    assert len(objective._opened(cache, graph)[0].dates) == first  # what is not there cannot be read
+    objective._opened.cache_clear()
     assert pl.read_csv(home / "metrics/sweeps/s/trials.csv").equals(found)
 
 
