@@ -10,7 +10,7 @@ from atft import paths
 from atft.config import load_params
 from atft.graph.snapshots import read_snapshots, shuffled
 from atft.panel.store import folds, read_panel
-from atft.program import new_folder, pin_threads, run_program, write_json
+from atft.program import keep_freed_memory, new_folder, pin_threads, run_program, write_json
 from atft.training.checkpoint import save_weights
 from atft.training.history import pretraining_summary
 from atft.training.loop import seed_everything
@@ -23,6 +23,7 @@ from atft.training.supervised import make_encoder
 def main() -> None:
     params = load_params()
     pin_threads(params.threads)
+    keep_freed_memory()
     panel, snapshots = read_panel(paths.CACHE), read_snapshots(paths.GRAPH)
     if params.model.graph == "shuffled":
         snapshots = shuffled(snapshots)

@@ -11,7 +11,7 @@ from atft import paths
 from atft.config import load_params
 from atft.graph.snapshots import read_snapshots
 from atft.panel.store import folds, read_panel
-from atft.program import new_file, new_folder, pin_threads, run_program, write_json
+from atft.program import keep_freed_memory, new_file, new_folder, pin_threads, run_program, write_json
 from atft.training.history import loss_curve, selection_table, training_summary
 from atft.training.processes import processes, rank
 from atft.training.rankers import Manifest, fit_ranker, schedule_of, write_manifest
@@ -21,6 +21,7 @@ from atft.training.scratch import Scratch
 def main() -> None:
     params = load_params()
     pin_threads(params.threads)
+    keep_freed_memory()
     if params.train.model == "atft_gat_fan" and (late := schedule_of(dict(params.train)).warning(params.train.epochs)):
         tqdm.write(late, file=sys.stderr)
     panel, snapshots = read_panel(paths.CACHE), read_snapshots(paths.GRAPH)

