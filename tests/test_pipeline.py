@@ -34,13 +34,15 @@ def imported(file: Path, src: Path) -> set[Path]:
 
 
 def closure(stage: Path, src: Path) -> set[str]:
-    """All code a stage runs, but for the modules that only declare."""
+    """All code a stage runs, but for the modules that only declare; what a package keeps in `assets` runs with it."""
     seen, todo = set(), [stage]
     while todo:
         file = todo.pop()
         name = str(file.relative_to(src.parent))
         if name not in seen and name not in DECLARATIONS:
             seen.add(name)
+            if (file.parent / "assets").is_dir():
+                seen.add(str((file.parent / "assets").relative_to(src.parent)))
             todo += imported(file, src)
     return seen
 
