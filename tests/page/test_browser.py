@@ -1,12 +1,16 @@
 """The page in a real browser: nothing fails, nothing is fetched, every chart holds ink; wide, narrow, light, dark."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from page.conftest import Written
-from page.numbers import agrees, value_at
+from atft.page.tear_sheet import Results
+from browser import MISSING, chromium
+from conftest import World
+from page.pages import Written, results_of, write_all
+from page.readback import agrees, value_at
 from page.test_tear_sheet import DRAWN
 
 # Share of a chart's pixels that are neither transparent nor of an axis: what was drawn inside the axes.
@@ -30,6 +34,24 @@ INK = """(figure) => [...figure.querySelectorAll('canvas')].map((canvas) => {
   return ink;
 })[0]"""
 READY = "[...document.querySelectorAll('figure[data-chart]')].every((figure) => figure.dataset.drawn)"
+
+
+@pytest.fixture(scope="module")
+def results(world: World, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return results_of(world, tmp_path_factory.mktemp("oracle"))
+
+
+@pytest.fixture(scope="module")
+def written(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return write_all(results, tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        if found is None:
+            pytest.skip(MISSING)
+        yield found
 
 
 def opened(browser: Any, page: Path, width: int, scheme: str) -> tuple[Any, list[str]]:

@@ -11,11 +11,22 @@ import pytest
 from atft.page.numbers import written as form_of
 from atft.page.render import Notes, Numbers, chart
 from atft.page.tear_sheet import Results, calendar, checks, tear_sheet
-from page.conftest import Written
-from page.numbers import agrees, shown, value_at
+from conftest import World
+from page.pages import Written, results_of, write_all
+from page.readback import agrees, shown, value_at
 
 DRAWN = {"equity", "drawdown", "regimes", "rank_ic", "rolling_rank_ic", "quantiles", "decay", "costs", "turnover",
          "exposures", "attention", "neighbors"}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def results(world: World, tmp_path_factory: pytest.TempPathFactory) -> Results:
+    return results_of(world, tmp_path_factory.mktemp("oracle"))
+
+
+@pytest.fixture(scope="module")
+def written(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Written:
+    return write_all(results, tmp_path_factory.mktemp("page"))
 
 
 def without_numbers(html: str) -> str:

@@ -1,13 +1,10 @@
-"""A model judged on a small market, its files as `evaluate` writes them, and its page."""
+"""A model judged on a small market, its files as `evaluate` writes them, and its page. Not a test."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
-import pytest
 
 from atft.evaluation.market import Market
 from atft.evaluation.report import evaluate_scores, headline
@@ -15,7 +12,6 @@ from atft.evaluation.series import attention_curve, mean_selection, valid_series
 from atft.page.tear_sheet import Results, tear_sheet
 from atft.panel.oracle import read_oracle
 from atft.program import rounded, write_json
-from browser import MISSING, chromium
 from conftest import World
 from evaluation.judged import RULES, parts_of
 
@@ -36,9 +32,9 @@ class Written:
     files: dict[str, Path]
 
 
-@pytest.fixture(scope="session")
-def results(world: World, tmp_path_factory: pytest.TempPathFactory) -> Results:
-    file = tmp_path_factory.mktemp("oracle") / "oracle.parquet"
+def results_of(world: World, folder: Path) -> Results:
+    """A model of random scores, judged."""
+    file = folder / "oracle.parquet"
     world.market.oracle.write_parquet(file)
     market, rules = Market.of(world.panel), replace(RULES, cost_grid_bps=(0, 5, 10, 20))
     parts = parts_of(market, np.random.default_rng(0).normal(size=market.tradable.shape), ROLES)
@@ -68,9 +64,8 @@ def six(table: pl.DataFrame) -> pl.DataFrame:
     return table.with_columns(pl.col(pl.Float64).round(6))
 
 
-@pytest.fixture(scope="session")
-def written(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Written:
-    folder = tmp_path_factory.mktemp("page")
+def write_all(results: Results, folder: Path) -> Written:
+    """The files and the page in `folder`."""
     files = {}
     for name in ("evaluate", "train", "defects", "trials"):
         files[name] = folder / f"{name}.json"
@@ -82,11 +77,3 @@ def written(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Writt
     page = folder / "report.html"
     page.write_text(tear_sheet(results))
     return Written(results, page, files)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        if found is None:
-            pytest.skip(MISSING)
-        yield found
