@@ -8,7 +8,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from browser import MISSING, chromium  # noqa: E402
 
-WIDTH, HEIGHT = 1280, 1240
+WIDTH, HEIGHT = 1280, 985
 
 
 def main(page: Path, picture: Path) -> None:

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from page.readback import agrees, value_at
+from page.readback import shown as shown_numbers
+
 ROOT = Path(__file__).parents[1]
 ACTIVATED = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 DECLARATIONS = {"src/atft/config.py", "src/atft/paths.py"}
@@ -202,6 +205,17 @@ def test_two_forced_runs_are_byte_identical_whatever_the_environment(clone: Path
             "OMP_DYNAMIC": "true", "PYTHONHASHSEED": "3"}  # fmt: skip
     dvc(clone, "repro", "-f", "--no-run-cache", environment=wild)
     assert run(clone, "git", "status", "--porcelain").stdout == ""
+
+
+def test_the_page_equals_the_files_beside_it(clone: Path) -> None:
+    text = (clone / "metrics/report.html").read_text()
+    files = {name: clone / f"metrics/{name}.json" for name in ("evaluate", "train")}
+    files |= {name: clone / f"metrics/{name}.csv" for name in ("breakdown", "drift")}
+    files |= {"defects": clone / "data/cache/report.json", "selection": clone / "metrics/plots/selection.csv"}
+    numbers = [(key, shown) for key, shown in shown_numbers(text) if not key.startswith("trials.")]
+    assert len(numbers) > 100
+    assert [(key, shown) for key, shown in numbers if not agrees(shown, value_at(files, key))] == []
+    assert ("trials.trials", "1") in shown_numbers(text)  # the ledger knows other markets alone
 
 
 def test_polars_may_use_any_number_of_threads(clone: Path) -> None:

@@ -76,7 +76,7 @@ def _charts(base: Trial, candidate: Trial) -> dict[str, Any]:
 
 
 def _paired(base: Trial, candidate: Trial, name: str) -> pl.DataFrame:
-    """`date, base, candidate`, means over seeds."""
+    """`date, base, candidate`, means over seeds, on the days on which both have the number."""
     one, other = (
         over_seeds(trial, name).select("date", pl.col(name).alias(column))
         for trial, column in ((base, "base"), (candidate, "candidate"))
