@@ -21,6 +21,7 @@ from atft import paths
 from atft.errors import InputError
 from atft.evaluation import ledger, verdict_page
 from atft.evaluation.verdict import Judgement, Trial, has_number, judge
+from atft.page.comparison import comparison
 from atft.program import new_file, run_program
 from atft.revisions import WORKSPACE, checked_out, read_at, resolve, untracked
 
@@ -44,6 +45,9 @@ def main() -> None:
     if options.time:
         entries = [replace(e, time_ratio=time_ratio(base, e.judgement.candidate, options.time)) for e in entries]
     show(entries, options.format)
+    if options.html:
+        with new_file(options.html) as file:
+            file.write_text(comparison(entries))
     if options.log:
         write_log(entries)
 
@@ -54,6 +58,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("candidates", nargs="*", help="the same; those judged together share the level (Holm)")
     parser.add_argument("--level", type=share, default=0.05, help="family-wise error over all candidates of a market")
     parser.add_argument("--format", choices=("table", "markdown", "json"), default="table")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the comparison as a page, too")
     parser.add_argument("--log", action="store_true", help=f"append the entries to {paths.LOG}")
     parser.add_argument(
         "--time", type=positive, metavar="N", help="train each N times, in turns, and compare the seconds"
@@ -93,7 +98,7 @@ def read_trial(name: str) -> Trial:
     rows = valid_rows(name, daily)
     try:
         knobs = yaml.safe_load(params)
-        market, horizon = market_name(knobs["data"]), knobs["evaluate"]["primary_horizon"]
+        market, horizon = ledger.market_name(knobs["data"]), knobs["evaluate"]["primary_horizon"]
         numbers = json.loads(read_at(rev, paths.EVALUATE_METRICS) or "{}").get("valid", {})
     except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise InputError(f"{name}: its {paths.PARAMS} or {paths.EVALUATE_METRICS} cannot be read: {error!r}") from error
@@ -123,14 +128,6 @@ def failed_trial(base: Trial, name: str, why: str) -> Trial:
     if not name:
         raise InputError("--failed: give the candidate a name: --failed NAME=WHY")
     return Trial(name, "none", base.market, base.horizon, base.daily.clear(), {}, failed=why or "did not end")
-
-
-def market_name(data: dict[str, Any]) -> str:
-    """What was traded, whatever features were made of it."""
-    if data["source"] != "simulated":
-        return f"{data['source']} {data[data['source']]['path']}"
-    world = data["simulated"]
-    return f"simulated {world['market']} {world['seed']}, {world['stocks']} x {world['days']}"
 
 
 def flat(knobs: dict[str, Any], above: str = "") -> dict[str, object]:

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from page.readback import agrees, value_at
+from page.readback import shown as shown_numbers
+
 ROOT = Path(__file__).parents[1]
 ACTIVATED = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 DECLARATIONS = {"src/atft/config.py", "src/atft/paths.py"}
@@ -34,13 +37,15 @@ def imported(file: Path, src: Path) -> set[Path]:
 
 
 def closure(stage: Path, src: Path) -> set[str]:
-    """All code a stage runs, but for the modules that only declare."""
+    """All code a stage runs, but for the modules that only declare; what a package keeps in `assets` runs with it."""
     seen, todo = set(), [stage]
     while todo:
         file = todo.pop()
         name = str(file.relative_to(src.parent))
         if name not in seen and name not in DECLARATIONS:
             seen.add(name)
+            if (file.parent / "assets").is_dir():
+                seen.add(str((file.parent / "assets").relative_to(src.parent)))
             todo += imported(file, src)
     return seen
 
@@ -200,6 +205,17 @@ def test_two_forced_runs_are_byte_identical_whatever_the_environment(clone: Path
             "OMP_DYNAMIC": "true", "PYTHONHASHSEED": "3"}  # fmt: skip
     dvc(clone, "repro", "-f", "--no-run-cache", environment=wild)
     assert run(clone, "git", "status", "--porcelain").stdout == ""
+
+
+def test_the_page_equals_the_files_beside_it(clone: Path) -> None:
+    text = (clone / "metrics/report.html").read_text()
+    files = {name: clone / f"metrics/{name}.json" for name in ("evaluate", "train")}
+    files |= {name: clone / f"metrics/{name}.csv" for name in ("breakdown", "drift")}
+    files |= {"defects": clone / "data/cache/report.json", "selection": clone / "metrics/plots/selection.csv"}
+    numbers = [(key, shown) for key, shown in shown_numbers(text) if not key.startswith("trials.")]
+    assert len(numbers) > 100
+    assert [(key, shown) for key, shown in numbers if not agrees(shown, value_at(files, key))] == []
+    assert ("trials.trials", "1") in shown_numbers(text)  # the ledger knows other markets alone
 
 
 def test_polars_may_use_any_number_of_threads(clone: Path) -> None:

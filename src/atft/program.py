@@ -81,14 +81,15 @@ def new_file(target: Path) -> Iterator[Path]:
 def write_json(target: Path, content: Any) -> None:
     """Write sorted JSON with floats rounded to 6 decimals; undefined values are null, never NaN."""
     with new_file(target) as scratch:
-        scratch.write_text(json.dumps(_rounded(content), indent=2, sort_keys=True, allow_nan=False) + "\n")
+        scratch.write_text(json.dumps(rounded(content), indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Nested values as `write_json` writes them."""
     if isinstance(value, dict):
-        return {str(key): _rounded(item) for key, item in value.items()}
+        return {str(key): rounded(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     if isinstance(value, float):
         return round(value, 6) + 0.0 if value == value and abs(value) != float("inf") else None
     return value

@@ -12,7 +12,8 @@ import pytest
 
 from atft.evaluation.facts import Rules, Scores, book_facts, date_facts, stacked
 from atft.evaluation.market import Market
-from atft.evaluation.report import Report, evaluate_scores, headline, valid_plots
+from atft.evaluation.report import Report, evaluate_scores, headline
+from atft.evaluation.series import valid_series
 from atft.panel.oracle import read_oracle
 from atft.panel.simulate import PARTS
 from conftest import World
@@ -400,9 +401,10 @@ def test_the_headline_is_the_primary_horizon_and_json(market: Market) -> None:
 
 def test_plots_show_valid_dates_alone(market: Market) -> None:
     report = report_of(market, noise(market))
-    growth, ic, decay, quantiles = valid_plots(report, market, 5)
+    series = valid_series(report, market, 5)
+    growth, ic, decay, quantiles = (series[name] for name in ("equity", "rank_ic", "decay", "quantiles"))
     first, last = market.dates[[100, 149]].astype(object)
-    for table in (growth, ic):
+    for table in (growth, ic, series["drawdown"], series["book"], series["regimes"]):
         assert first <= table["date"].min()
         assert table["date"].max() == last
     daily = report.daily.filter((pl.col("role") == "valid") & (pl.col("horizon") == 5))
@@ -410,6 +412,13 @@ def test_plots_show_valid_dates_alone(market: Market) -> None:
     assert growth["market"][-1] == pytest.approx(np.prod(1 + market.equal_weight[106:150]))
     assert ic["cumulative"][-1] == pytest.approx(daily["rank_ic"].sum())
     assert (len(decay), len(quantiles)) == (5, 10)
+    summary = report.summary["valid", 5]
+    assert series["drawdown"]["net"].min() == pytest.approx(summary["max_drawdown"])
+    for name in ("turnover", "beta_held", "sector_exposure"):
+        assert series["book"][name].mean() == pytest.approx(summary[name]), name
+    assert dict(series["costs"].rows()) == {0.0: summary["sharpe"], 10.0: summary["sharpe_net"]}
+    states = [None if state < 0 else int(state) for state in market.regimes["volatility"][100:150]]
+    assert series["regimes"]["volatility"].to_list() == states
 
 
 def test_drift_is_measured_against_stop_scores_of_the_same_fold_and_seed(market: Market) -> None:

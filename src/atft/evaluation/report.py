@@ -30,6 +30,7 @@ class Report:
         decay: The RankIC by days after entry.
         quantiles: Mean return by quantile of the score.
         drift: Stability index per fold and seed.
+        books: `role, horizon, date, turnover, beta_held, sector_exposure`, means over seeds.
     """
 
     daily: pl.DataFrame
@@ -38,6 +39,7 @@ class Report:
     decay: pl.DataFrame
     quantiles: pl.DataFrame
     drift: pl.DataFrame
+    books: pl.DataFrame
 
 
 def evaluate_scores(
@@ -57,7 +59,7 @@ def evaluate_scores(
         oracle: Expected returns by planted part, each [day of the market, stock, horizon].
     """
     drift = _drift(scores, market, rules)
-    daily, breakdown, decay, quantiles = [], [], [], []
+    daily, breakdown, decay, quantiles, held = [], [], [], [], []
     summary: dict[tuple[str, int], dict[str, Any]] = {}
     with ThreadPoolExecutor(threads) as pool:
         for name in HELD_OUT:
@@ -75,6 +77,7 @@ def evaluate_scores(
                 breakdown.append(_breakdown(role, market, horizon, here, rules))
                 decay.append(_decay(role, horizon, here))
                 quantiles.append(_quantiles(role, horizon, here))
+                held.append(_books(role, market, horizon, here))
                 moved = drift.filter((pl.col("role") == name) & (pl.col("horizon") == horizon))
                 summary[name, horizon] = {
                     **summarize(role, market, horizon, here, rules),
@@ -89,6 +92,7 @@ def evaluate_scores(
         pl.concat(decay),
         pl.concat(quantiles),
         drift,
+        pl.concat(held),
     )
 
 
@@ -194,6 +198,21 @@ def _daily(role: Role, market: Market, horizon: int, facts: dict[str, Array]) ->
     ).with_columns(pl.col(names).fill_nan(None))
 
 
+def _books(role: Role, market: Market, horizon: int, facts: dict[str, Array]) -> pl.DataFrame:
+    """`role, horizon, date, turnover, beta_held, sector_exposure` (the largest absolute net weight of a sector)."""
+    names = ("turnover", "beta_held", "sector_exposure")
+    sector = np.abs(facts["sector_held"]).max(-1)
+    series = (facts["turnover"], facts["beta_held"], sector)
+    return pl.DataFrame(
+        {
+            "role": [role.name] * len(role.days),
+            "horizon": np.full(len(role.days), horizon),
+            "date": market.dates[role.days],
+            **{name: over_seeds(values) for name, values in zip(names, series, strict=True)},
+        }
+    ).with_columns(pl.col(names).fill_nan(None))
+
+
 def _breakdown(role: Role, market: Market, horizon: int, facts: dict[str, Array], rules: Rules) -> pl.DataFrame:
     """`role, horizon, kind, group, days, rank_ic, rank_ic_t, sharpe_net`; within-sector RankIC for sectors.
 
@@ -273,22 +292,3 @@ def headline(summary: Mapping[tuple[str, int], Mapping[str, Any]], primary_horiz
         for horizon in sorted({horizon for _, horizon in summary})
     }
     return out
-
-
-def valid_plots(report: Report, market: Market, horizon: int) -> tuple[pl.DataFrame, ...]:
-    """What `dvc plots` draws, on the valid blocks and one horizon alone, means over seeds.
-
-    Returns:
-        Equity `date, gross, net, market` (growth of 1), RankIC `date, rank_ic, cumulative`, decay and
-        quantiles as in the report.
-    """
-    decay, quantiles, daily = (
-        table.filter((pl.col("role") == "valid") & (pl.col("horizon") == horizon)).drop("role", "horizon")
-        for table in (report.decay, report.quantiles, report.daily)
-    )
-    series = daily.group_by("date", maintain_order=True).agg(pl.col("gross", "net", "rank_ic").mean()).sort("date")
-    at = np.searchsorted(market.dates, series["date"].to_numpy().astype("datetime64[D]"))
-    series = series.with_columns(market=pl.Series(market.equal_weight[at], dtype=pl.Float64))
-    growth = series.drop_nulls(["gross", "net"]).select("date", (pl.col("gross", "net", "market") + 1).cum_prod())
-    ic = series.drop_nulls("rank_ic").select("date", "rank_ic", cumulative=pl.col("rank_ic").cum_sum())
-    return growth, ic, decay, quantiles
