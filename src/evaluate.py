@@ -1,5 +1,7 @@
 """Stage 5: score the held-out dates and judge the scores as a portfolio manager would."""
 
+from contextlib import ExitStack
+
 import polars as pl
 from tqdm import tqdm
 
@@ -36,20 +38,22 @@ def main() -> None:
     market = Market.of(panel)
     tradable = [role for role in HELD_OUT if follow_in_time(splits, role)]
     report = evaluate_scores(scores, market, rules, tradable, oracle, manifest.threads)
-    with new_file(paths.PREDICTIONS) as file:
-        prediction_rows(scores, panel, manifest.architecture["quantiles"]).write_parquet(file)
-    for path, table in {
+    tables = {
         paths.DAILY: report.daily,
         paths.BREAKDOWN: report.breakdown,
         paths.DECAY: report.decay,
         paths.QUANTILES: report.quantiles,
         paths.DRIFT: report.drift,
         **dict(zip(PLOTS, valid_plots(report, market, rules.primary_horizon), strict=True)),
-    }.items():
-        with new_file(path) as file:
+    }
+    with ExitStack() as outputs:  # none replaces its forerunner before all are written
+        file = outputs.enter_context(new_file(paths.PREDICTIONS))
+        prediction_rows(scores, panel, manifest.architecture["quantiles"]).write_parquet(file)
+        for path, table in tables.items():
+            file = outputs.enter_context(new_file(path))
             table.with_columns(pl.col(pl.Float64).round(6)).write_csv(file)
-    write_json(paths.EVALUATE_METRICS, headline(report.summary, rules.primary_horizon))
+        write_json(paths.EVALUATE_METRICS, headline(report.summary, rules.primary_horizon))
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, memory="set train.micro_batch or lower model.lookback, and train again")

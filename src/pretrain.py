@@ -6,7 +6,7 @@ from atft import paths
 from atft.config import load_params
 from atft.graph.snapshots import read_snapshots, shuffled
 from atft.panel.store import folds, read_panel
-from atft.program import new_folder, pin_threads, run_program, write_json
+from atft.program import new_file, new_folder, pin_threads, run_program, write_json
 from atft.training.checkpoint import save_weights
 from atft.training.history import pretraining_summary
 from atft.training.loop import seed_everything
@@ -23,7 +23,7 @@ def main() -> None:
         snapshots = shuffled(snapshots)
     splits = pl.read_csv(paths.CACHE / "splits.csv", try_parse_dates=True)
     epochs = []
-    with new_folder(paths.ENCODER) as folder:
+    with new_folder(paths.ENCODER) as folder, new_file(paths.PRETRAIN_METRICS) as metrics:
         for fold in folds(splits):
             dates = splits.filter((pl.col("fold") == fold) & (pl.col("role") == "train"))["date"]
             for seed in params.seeds:
@@ -41,8 +41,8 @@ def main() -> None:
                 )
                 save_weights(encoder, folder / f"fold{fold}-seed{seed}.safetensors", {"model": dict(model)})
                 epochs += [{"fold": fold, "seed": seed, **row} for row in history]
-    write_json(paths.PRETRAIN_METRICS, pretraining_summary(epochs))
+        write_json(metrics, pretraining_summary(epochs))
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, memory="lower pretrain.days_per_step or model.lookback")

@@ -31,7 +31,13 @@ def main() -> None:
         settings=params.train.model_dump(exclude={"model"}),
     )
     fits, epochs, weights = [], [], []
-    with new_folder(paths.RANKER) as folder:
+    with (
+        new_folder(paths.RANKER) as folder,
+        new_file(paths.TRAIN_METRICS) as metrics,
+        new_file(paths.TRAIN_EPOCHS) as epochs_file,
+        new_file(paths.LOSS_PLOT) as plot,
+        new_file(paths.SELECTION) as selection,
+    ):
         write_manifest(folder, manifest)
         for fold in folds(splits):
             for seed in params.seeds:
@@ -40,15 +46,12 @@ def main() -> None:
                 fits.append(who | fit.found)
                 epochs += [who | row for row in fit.epochs]
                 weights += [who | {"feature": name, "weight": weight} for name, weight in fit.weights.items()]
-    write_json(paths.TRAIN_METRICS, training_summary(manifest.kind, fits))
-    table, curve = loss_curve(epochs)
-    with new_file(paths.TRAIN_EPOCHS) as file:
-        table.write_csv(file)
-    with new_file(paths.LOSS_PLOT) as file:
-        curve.write_csv(file)
-    with new_file(paths.SELECTION) as file:
-        selection_table(weights).write_csv(file)
+        write_json(metrics, training_summary(manifest.kind, fits))
+        table, curve = loss_curve(epochs)
+        table.write_csv(epochs_file)
+        curve.write_csv(plot)
+        selection_table(weights).write_csv(selection)
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, memory="lower train.days_per_step, or set train.micro_batch")
