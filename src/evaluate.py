@@ -1,6 +1,7 @@
 """Stage 5: score the held-out dates and judge the scores as a portfolio manager would."""
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,6 @@ def main() -> None:
     market = Market.of(panel)
     tradable = [role for role in HELD_OUT if follow_in_time(splits, role)]
     report = evaluate_scores(scores, market, rules, tradable, read_oracle(paths.ORACLE, panel), manifest.threads)
-    with new_file(paths.PREDICTIONS) as file:
-        prediction_rows(scores, panel, manifest.architecture["quantiles"]).write_parquet(file)
     series = valid_series(report, market, rules.primary_horizon) | {
         "attention": attention_curve(pl.read_csv(paths.TRAIN_EPOCHS)),
         "selection": mean_selection(pl.read_csv(paths.SELECTION)),
@@ -63,39 +62,42 @@ def main() -> None:
         **{PLOTS[name]: table for name, table in series.items()},
     }
     tables = {path: table.with_columns(pl.col(pl.Float64).round(6)) for path, table in tables.items()}
-    for path, table in tables.items():
-        with new_file(path) as file:
-            table.write_csv(file)
     numbers = rounded(headline(report.summary, rules.primary_horizon))
-    write_json(paths.EVALUATE_METRICS, numbers)
-    write_page(tables, numbers, splits, market_name(params.data.model_dump()), dict(params.evaluate))
+    page = page_of(tables, numbers, splits, market_name(params.data.model_dump()), dict(params.evaluate))
+    with ExitStack() as outputs:  # none replaces its forerunner before all are written
+        file = outputs.enter_context(new_file(paths.PREDICTIONS))
+        prediction_rows(scores, panel, manifest.architecture["quantiles"]).write_parquet(file)
+        for path, table in tables.items():
+            table.write_csv(outputs.enter_context(new_file(path)))
+        outputs.enter_context(new_file(paths.PAGE)).write_text(page)
+        write_json(outputs.enter_context(new_file(paths.EVALUATE_METRICS)), numbers)
 
 
-def write_page(
+def page_of(
     tables: dict[Path, pl.DataFrame],
     numbers: dict[str, Any],
     splits: pl.DataFrame,
     market: str,
     settings: dict[str, Any],
-) -> None:
+) -> str:
     """The page, from what the other files hold."""
     valid = tables[paths.DAILY].filter(pl.col("role") == "valid").with_columns(pl.col("date").cast(pl.Date))
     trial = Trial("this", "workspace", market, settings["primary_horizon"], valid, {})
-    results = Results(
-        evaluate=numbers,
-        train=json.loads(paths.TRAIN_METRICS.read_text()),
-        defects=json.loads((paths.CACHE / "report.json").read_text()),
-        trials=rounded(trials_behind(paths.LEDGER, trial)),
-        breakdown=tables[paths.BREAKDOWN],
-        drift=tables[paths.DRIFT],
-        splits=splits,
-        series={name: tables[path] for name, path in PLOTS.items()},
-        market=market,
-        settings=settings,
+    return tear_sheet(
+        Results(
+            evaluate=numbers,
+            train=json.loads(paths.TRAIN_METRICS.read_text()),
+            defects=json.loads((paths.CACHE / "report.json").read_text()),
+            trials=rounded(trials_behind(paths.LEDGER, trial)),
+            breakdown=tables[paths.BREAKDOWN],
+            drift=tables[paths.DRIFT],
+            splits=splits,
+            series={name: tables[path] for name, path in PLOTS.items()},
+            market=market,
+            settings=settings,
+        )
     )
-    with new_file(paths.PAGE) as file:
-        file.write_text(tear_sheet(results))
 
 
 if __name__ == "__main__":
-    run_program(main)
+    run_program(main, memory="set train.micro_batch or lower model.lookback, and train again")

@@ -10,7 +10,7 @@ from atft import paths
 from atft.config import load_params
 from atft.graph.snapshots import read_snapshots, shuffled
 from atft.panel.store import folds, read_panel
-from atft.program import keep_freed_memory, new_folder, pin_threads, run_program, write_json
+from atft.program import keep_freed_memory, new_file, new_folder, pin_threads, run_program, write_json
 from atft.training.checkpoint import save_weights
 from atft.training.history import pretraining_summary
 from atft.training.loop import seed_everything
@@ -50,12 +50,12 @@ def main() -> None:
             epochs += scratch.once(f"fold{fold}-seed{seed}", partial(encode, fold, seed))["epochs"]
     if rank() > 0:
         return
-    with new_folder(paths.ENCODER) as folder:
+    with new_folder(paths.ENCODER) as folder, new_file(paths.PRETRAIN_METRICS) as metrics:
         shutil.copytree(scratch.out, folder, dirs_exist_ok=True)
-    write_json(paths.PRETRAIN_METRICS, pretraining_summary(epochs))
+        write_json(metrics, pretraining_summary(epochs))
     scratch.remove()
 
 
 if __name__ == "__main__":
     with processes():
-        run_program(main)
+        run_program(main, memory="set pretrain.micro_batch, or lower pretrain.days_per_step")
