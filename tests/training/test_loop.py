@@ -250,6 +250,7 @@ def test_scores_that_are_not_finite_are_blamed_first(world: World) -> None:
 
 def gradient(network: AtftGatFan, world: World) -> torch.Tensor:
     block = source_of(world).block([110, 111, 112])
+    assert len(block.edge_attr) > 0
     network.zero_grad()
     network(block.x, 3, block.edge_index, block.edge_attr).score.square().sum().backward()
     return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])

@@ -254,21 +254,22 @@ class Ranking:
 def forecast_days(network: AtftGatFan, source: Source, days: Sequence[int]) -> Iterator[Scored]:
     """The forecast of each day in turn; the network must be on the source's device.
 
-    The encoder always passes over the whole group of days that share an anchor, and the graph
+    Selection and temporal encoder always pass over the whole group of days that share an anchor, FAN and graph
     over one day: shapes depend on the date alone, so a day's scores do not depend, to the last bit,
     on which other days are asked for.
     """
     panel, lookback = source.panel, network.encoder.lookback
     network.eval()
-    group, states = None, torch.empty(0)
+    group, x, states = None, torch.empty(0), torch.empty(0)
     for day in days:
         start = block_start(day, lookback)
         with torch.inference_mode():
             if group != start:
                 x = source.rows(start, start + 2 * lookback - 1)
-                group, states = start, network.encoder.stocks(x, lookback)[0]
+                group, states = start, network.encoder.remembered(x, lookback)[0]
             offset = day - (start + lookback - 1)
-            state = network.encoder.together(states[offset : offset + 1], *source.edges(day))
+            state = network.encoder.with_cycles(states[offset : offset + 1], x[offset : offset + lookback])
+            state = network.encoder.together(state, *source.edges(day))
             forecast = network.judge(state)
         quantiles = None if forecast.quantiles is None else _of_tradable(panel, day, forecast.quantiles)
         yield Scored(_of_tradable(panel, day, forecast.score), quantiles)
