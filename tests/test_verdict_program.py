@@ -118,7 +118,7 @@ def test_the_comparison_is_a_page_of_the_same_numbers(repository: Path) -> None:
     assert {key.split(".")[1] for key, _ in numbers} == {"0", "1"}  # what never ended has no numbers
     files = {"verdict": repository / "verdict.json"}
     assert [(key, value) for key, value in numbers if not agrees(value, value_at(files, key))] == []
-    assert "it never ended" in text
+    assert "It never ended." in text
     # A second look adds nothing but that the judgement is no longer new.
     assert (repository / "one.html").read_text().replace(NEW, "") == text
 
