@@ -14,7 +14,7 @@ from atft.model.atft_gat_fan import Encoder
 from atft.training.blocks import Block, Source
 from atft.training.processes import gathered
 
-LOOKS = 8  # training days, evenly spread, on which an epoch is looked at
+LOOKS = 4  # training days, evenly spread, on which an epoch is looked at
 FLAT = 1e-3  # spread of a channel within a view below which it is a constant: ranks within a date have about 1
 
 

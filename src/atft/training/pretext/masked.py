@@ -39,7 +39,9 @@ class Masked:
         simple = guesses(block, target, hidden, torch.from_numpy(self._source.panel.sector[block.days]))
         y = target.nan_to_num()
         sums = [y.square(), *(part for x in simple.values() for part in ((y - x).square(), x * y, x * x))]
-        self._seen.append([loss.item(), *((part * hidden).sum().item() / count.item() for part in sums)])
+        with torch.no_grad():
+            found = [loss, *((part * hidden).sum() / count for part in sums)]
+            self._seen.append(torch.stack(found).tolist())
         return loss
 
     def blame(self, block: Block) -> str | None:
