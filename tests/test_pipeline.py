@@ -243,6 +243,19 @@ def test_an_evaluate_knob_reruns_evaluate_alone(clone: Path) -> None:
     assert [line.split("'")[1] for line in planned.splitlines() if line.startswith("Running stage")] == ["evaluate"]
 
 
+def test_a_train_knob_never_reruns_pretrain(clone: Path) -> None:
+    text = (clone / "params.yaml").read_text()
+    changed = text.replace("freeze_epochs: 0", "freeze_epochs: 1").replace("init: pretrained", "init: random")
+    assert changed.count("freeze_epochs: 1") == changed.count("init: random") == 1
+    (clone / "params.yaml").write_text(changed)
+    planned = dvc(clone, "repro", "--dry")
+    (clone / "params.yaml").write_text(text)
+    assert [line.split("'")[1] for line in planned.splitlines() if line.startswith("Running stage")] == [
+        "train",
+        "evaluate",
+    ]
+
+
 def test_a_bad_knob_stops_the_stage_in_one_line_and_spoils_nothing(clone: Path) -> None:
     text = (clone / "params.yaml").read_text()
     (clone / "params.yaml").write_text(text.replace("optimizer: adamw", "optimizer: adabelif"))

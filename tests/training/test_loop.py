@@ -25,7 +25,7 @@ from atft.errors import InputError
 from atft.model.atft_gat_fan import AtftGatFan
 from atft.training import rankers, scratch
 from atft.training.loop import Plan, fit
-from atft.training.pretext import pretrain
+from atft.training.pretext.fitting import pretrain
 from atft.training.rankers import Manifest, fit_ranker
 from atft.training.schedule import Schedule
 from atft.training.scratch import Checkpoint, Scratch
@@ -35,7 +35,7 @@ from training.test_training import ARCHITECTURE, PRETEXT, network_of, score_days
 ROOT = Path(__file__).parents[2]
 ALL_STATE = {
     "adamw, everything on": {"ema_decay": 0.9, "feature_clip": 3.0, "regime_weighting": 1.0, "accumulate": 2},
-    "adabelief": {"optimizer": "adabelief", "schedule": "cosine_restarts", "day_share": 0.7},
+    "adabelief": {"optimizer": "adabelief", "schedule": "cosine_restarts", "day_share": 0.7, "freeze_epochs": 1},
     "shampoo": {"optimizer": "shampoo", "turnover_threshold": 0.1},
 }
 
@@ -76,14 +76,17 @@ def test_what_was_interrupted_ends_as_if_it_had_not_been(world: World, tmp_path:
     assert bits(parts) == bits(whole)
 
 
-def test_pretraining_goes_on_where_it_was(world: World, tmp_path: Path) -> None:
-    whole, parts = network_of(world).encoder, network_of(world).encoder
-    expected = pretrain(whole, world.panel, world.snapshots, range(70, 130), **PRETEXT)
-    checkpoint = Deadly(tmp_path / "x.pt")
+@pytest.mark.parametrize("task", ["masked", "contrastive", "both"])
+def test_pretraining_goes_on_where_it_was(world: World, tmp_path: Path, task: str) -> None:
+    """Also where the weights it starts from are lost: what the untrained encoder was worth is kept too."""
+    whole, parts, other = (network_of(world, seed).encoder for seed in (0, 0, 1))
+    knobs, days, file = PRETEXT | {"task": task, "epochs": 2}, range(70, 130), tmp_path / "x.pt"
+    expected = pretrain(whole, world.panel, world.snapshots, days, **knobs)
     with pytest.raises(DeathError):
-        pretrain(parts, world.panel, world.snapshots, range(70, 130), **PRETEXT, checkpoint=checkpoint)
-    assert pretrain(parts, world.panel, world.snapshots, range(70, 130), **PRETEXT, checkpoint=checkpoint) == expected
-    assert bits(parts) == bits(whole)
+        pretrain(parts, world.panel, world.snapshots, days, **knobs, checkpoint=Deadly(file))
+    resumed = other if task == "both" else parts  # contrastive alone leaves the graph as it came
+    assert pretrain(resumed, world.panel, world.snapshots, days, **knobs, checkpoint=Checkpoint(file)) == expected
+    assert bits(resumed) == bits(whole)
 
 
 # --- the programs, killed -------------------------------------------------------------------------
@@ -157,6 +160,31 @@ def test_twenty_kills_change_no_byte(market: tuple[Path, Any], tmp_path: Path) -
                 shutil.rmtree(rough / name) if name == "models" else (rough / name).unlink()
     assert outputs(rough) == expected
     assert not list((rough / ".scratch").iterdir())
+
+
+@pytest.mark.parametrize("task", ["contrastive", "both", "none"])
+def test_every_pretext_task_gives_train_an_encoder(market: tuple[Path, Any], tmp_path: Path, task: str) -> None:
+    """Loaded strictly, on the programs' own path; task none is the random start, to the last bit."""
+    folder, context = market
+    places = [tmp_path / "a", tmp_path / "b"] if task == "none" else [tmp_path / "a"]
+    for place, init in zip(places, ("pretrained", "random"), strict=False):
+        shutil.copytree(folder, place)
+        params = yaml.safe_load((place / "params.yaml").read_text())
+        set_knobs(params, {"pretrain__task": task, "pretrain__lags": [4, 5], "train__epochs": 1, "train__init": init})
+        (place / "params.yaml").write_text(yaml.safe_dump(params))
+        process = context.Process(target=stages, args=(place, "pretrain", "train"))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+    found = json.loads((tmp_path / "a/metrics/pretrain.json").read_text())
+    assert bool(found["epochs"]) == (task != "none")
+    probes = found["probes"][0]
+    assert probes["pretrained"].keys() == probes["random"].keys() == {"rank_ic_1", "rank_ic_5"}
+    assert (probes["pretrained"] == probes["random"]) == (task == "none")
+    if task == "none":
+        weights = [sorted((place / "models/ranker").glob("*.safetensors")) for place in places]
+        assert [file.read_bytes() for file in weights[0]] == [file.read_bytes() for file in weights[1]]
+        assert weights[0]
 
 
 def test_a_checkpoint_is_found_by_the_same_work_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
