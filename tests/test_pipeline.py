@@ -250,10 +250,8 @@ def test_a_train_knob_never_reruns_pretrain(clone: Path) -> None:
     (clone / "params.yaml").write_text(changed)
     planned = dvc(clone, "repro", "--dry")
     (clone / "params.yaml").write_text(text)
-    assert [line.split("'")[1] for line in planned.splitlines() if line.startswith("Running stage")] == [
-        "train",
-        "evaluate",
-    ]
+    # A dry run does not know that `evaluate` follows from what `train` will write.
+    assert [line.split("'")[1] for line in planned.splitlines() if line.startswith("Running stage")] == ["train"]
 
 
 def test_a_bad_knob_stops_the_stage_in_one_line_and_spoils_nothing(clone: Path) -> None:
