@@ -99,15 +99,19 @@ TINY = {
 OUTPUTS = ("models", "metrics/pretrain.json", "metrics/train.json", "metrics/epochs.csv", "metrics/selection.csv")
 
 
-def stages(folder: Path, *names: str) -> None:
-    """Run stage programs in `folder`."""
+def stages(folder: Path, began: Any, *names: str) -> None:
+    """Run stage programs in `folder`, but for those that an earlier process brought to their end."""
     os.chdir(folder)
     os.environ.pop("DVC_ROOT", None)
     os.environ["ATFT_CHECKPOINT_SECONDS"] = "0"
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    os.dup2(os.open("stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     sys.path.insert(0, str(ROOT / "src"))
-    for name in names:
-        runpy.run_path(str(ROOT / "src" / f"{name}.py"), run_name="stage")["main"]()
+    mains = {name: runpy.run_path(str(ROOT / "src" / f"{name}.py"), run_name="stage")["main"] for name in names}
+    began.set()  # all is imported
+    for name, main in mains.items():
+        if not Path(f"{name}.ended").exists():
+            main()
+            Path(f"{name}.ended").touch()
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
@@ -125,11 +129,21 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     (folder / "data/raw").mkdir(parents=True)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["training.test_loop"])
-    process = context.Process(target=stages, args=(folder, "cache", "graph"))
-    process.start()
+    with pytest.MonkeyPatch.context() as patch:  # the server knows no other path
+        patch.setenv("PYTHONPATH", f"{ROOT / 'tests'}:{ROOT / 'src'}")
+        process = begun(context, folder, "cache", "graph")
     process.join()
     assert process.exitcode == 0
     return folder, context
+
+
+def begun(context: Any, folder: Path, *names: str) -> Any:
+    """A process at the start of its work."""
+    began = context.Event()
+    process = context.Process(target=stages, args=(folder, began, *names))
+    process.start()
+    assert began.wait(60)
+    return process
 
 
 def test_twenty_kills_change_no_byte(market: tuple[Path, Any], tmp_path: Path) -> None:
@@ -139,15 +153,13 @@ def test_twenty_kills_change_no_byte(market: tuple[Path, Any], tmp_path: Path) -
     for place in (calm, rough):
         shutil.copytree(folder, place)
     started = time.monotonic()
-    process = context.Process(target=stages, args=(calm, "pretrain", "train"))
-    process.start()
+    process = begun(context, calm, "pretrain", "train")
     process.join()
     seconds, expected = time.monotonic() - started, outputs(calm)
     assert len(expected) >= 6
     draw, kills = random.Random(0), 0
     while kills < 20 or outputs(rough).keys() != expected.keys():
-        process = context.Process(target=stages, args=(rough, "pretrain", "train"))
-        process.start()
+        process = begun(context, rough, "pretrain", "train")
         process.join(draw.uniform(0.0, 0.5) * seconds if kills < 20 else None)
         if process.exitcode is None:
             process.kill()
@@ -158,8 +170,16 @@ def test_twenty_kills_change_no_byte(market: tuple[Path, Any], tmp_path: Path) -
             assert outputs(rough) == expected
             for name in OUTPUTS if kills < 20 else ():
                 shutil.rmtree(rough / name) if name == "models" else (rough / name).unlink()
+            for ended in rough.glob("*.ended") if kills < 20 else ():
+                ended.unlink()
     assert outputs(rough) == expected
     assert not list((rough / ".scratch").iterdir())
+    said = (rough / "stderr").read_text()
+    for stage in ("pretrain", "train"):
+        assert f" {stage} fold 0 seed 0: resumed in epoch" in f" {said}".replace("\n", " "), (
+            f"{stage} always began anew"
+        )
+    assert "resumed" not in (calm / "stderr").read_text()
 
 
 @pytest.mark.parametrize("task", ["contrastive", "both", "none"])
@@ -172,8 +192,7 @@ def test_every_pretext_task_gives_train_an_encoder(market: tuple[Path, Any], tmp
         params = yaml.safe_load((place / "params.yaml").read_text())
         set_knobs(params, {"pretrain__task": task, "pretrain__lags": [4, 5], "train__epochs": 1, "train__init": init})
         (place / "params.yaml").write_text(yaml.safe_dump(params))
-        process = context.Process(target=stages, args=(place, "pretrain", "train"))
-        process.start()
+        process = begun(context, place, "pretrain", "train")
         process.join()
         assert process.exitcode == 0
     found = json.loads((tmp_path / "a/metrics/pretrain.json").read_text())
@@ -284,10 +303,11 @@ def gradient(network: AtftGatFan, world: World) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
 
 
-def test_stocks_in_parts_give_the_same_scores_and_gradients(world: World) -> None:
+@pytest.mark.parametrize("size", [7, 40], ids=["a day at a time in the graph", "two days, then one"])
+def test_stocks_in_parts_give_the_same_scores_and_gradients(world: World, size: int) -> None:
     network = network_of(world, dropout=0.0, attention_dropout=0.0, stochastic_depth=0.0)
     whole, scores = gradient(network, world), list(score_days(network, source_of(world), [110]))
-    network.train().encoder.micro_batch = 7
+    network.train().encoder.micro_batch = size
     torch.testing.assert_close(gradient(network, world), whole, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(next(score_days(network, source_of(world), [110])), scores[0], atol=1e-5)
 
@@ -387,8 +407,7 @@ def test_the_program_runs_under_torchrun(market: tuple[Path, Any], tmp_path: Pat
     (both / "params.yaml").write_text(yaml.safe_dump(params))
     (both / "models/encoder").mkdir(parents=True)
     shutil.copytree(both, alone)
-    process = context.Process(target=stages, args=(alone, "train"))
-    process.start()
+    process = begun(context, alone, "train")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*launch, str(ROOT / "src/train.py")], cwd=both, capture_output=True, text=True, check=False, env=os.environ
