@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import rankdata
 
 from atft.evaluation.facts import Rules, Scores, book_facts, date_facts, stacked
 from atft.evaluation.market import Market
@@ -269,9 +270,28 @@ def test_the_same_seed_twice_changes_no_number_but_the_seeds(market: Market) -> 
     one = summary_of(market, noise(market))
     parts = [part for seed in (0, 1) for part in parts_of(market, noise(market), ROLES, seed)]
     two = evaluate_scores(parts, market, RULES).summary["valid", 5]
+    together = two.pop("ensemble")
+    assert together == {name: pytest.approx(one[name]) for name in together}
     differ = {"seeds", "rank_ic_seed_std", "sharpe_net_seed_std", "psi_alerts"}
     for (name, a), (_, b) in zip(leaves(one), leaves(two), strict=True):
         assert name in differ or a == (pytest.approx(b) if isinstance(a, float) else b), name
+
+
+def test_the_seeds_as_one_are_their_mean_rank(market: Market) -> None:
+    scores = [noise(market, seed) for seed in (0, 1, 2)]
+    parts = [part for seed, score in enumerate(scores) for part in parts_of(market, score, ROLES, seed)]
+    together = evaluate_scores(parts, market, RULES).summary["valid", 5]["ensemble"]
+    ranked = np.where(market.tradable, np.stack(scores), np.nan)
+    ranks = np.mean([rankdata(score, axis=1, nan_policy="omit") for score in ranked], axis=0)
+    alone = summary_of(market, ranks)
+    assert together == {name: pytest.approx(alone[name]) for name in together}
+    assert "ensemble" not in alone
+
+
+def test_seeds_that_contradict_each_other_are_no_opinion_together(market: Market) -> None:
+    parts = [part for seed in (0, 1) for part in parts_of(market, (1 - 2 * seed) * noise(market), ROLES, seed)]
+    together = evaluate_scores(parts, market, RULES).summary["valid", 5]["ensemble"]
+    assert set(together.values()) == {None}
 
 
 def test_where_one_seed_is_undefined_so_is_the_mean(market: Market) -> None:

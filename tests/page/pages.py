@@ -33,11 +33,12 @@ class Written:
 
 
 def results_of(world: World, folder: Path) -> Results:
-    """A model of random scores, judged."""
+    """A model of random scores and two seeds, judged."""
     file = folder / "oracle.parquet"
     world.market.oracle.write_parquet(file)
     market, rules = Market.of(world.panel), replace(RULES, cost_grid_bps=(0, 5, 10, 20))
-    parts = parts_of(market, np.random.default_rng(0).normal(size=market.tradable.shape), ROLES)
+    scores = np.random.default_rng(0).normal(size=(2, *market.tradable.shape))
+    parts = [part for seed in (0, 1) for part in parts_of(market, scores[seed], ROLES, seed)]
     report = evaluate_scores(parts, market, rules, oracle=read_oracle(file, world.panel))
     series = valid_series(report, market, 5) | {
         "attention": attention_curve(EPOCHS), "selection": mean_selection(SELECTION),
@@ -48,7 +49,10 @@ def results_of(world: World, folder: Path) -> Results:
         roles[slice(*days)] = role
     return Results(
         evaluate=rounded(headline(report.summary, 5)),
-        train={"model": "atft_gat_fan", "fits": [{"fold": 0, "seed": 0, "best_epoch": 2, "stop_rank_ic": 0.0612}]},
+        train={
+            "model": "atft_gat_fan",
+            "fits": [{"fold": 0, "seed": seed, "best_epoch": 2, "stop_rank_ic": 0.0612} for seed in (0, 1)],
+        },
         defects={"rows": 9_551, "stocks": 48, "large_returns_dropped": 3, "absent_prints": {"close": 0, "open": 12}},
         trials={"trials": 3, "deflated_sharpe": 0.412345, "overfitting": None},
         breakdown=six(report.breakdown),

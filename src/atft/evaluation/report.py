@@ -11,12 +11,16 @@ import polars as pl
 from atft.evaluation import metrics
 from atft.evaluation.cross_section import Array, rank_ic
 from atft.evaluation.drift import stability
-from atft.evaluation.facts import Role, Rules, Scores, book_facts, book_of, date_facts, stacked
+from atft.evaluation.facts import Role, Rules, Scores, book_facts, book_of, date_facts, ensemble, stacked
 from atft.evaluation.market import REGIMES, Market
 from atft.evaluation.significance import default_lags, newey_west_t
 from atft.evaluation.summary import SEED, mean, mean_of, means, over_seeds, summarize
 
 HELD_OUT = ("valid", "test")
+OF_ENSEMBLE = (
+    "rank_ic", "rank_ic_t", "rank_ic_low", "rank_ic_high", "icir", "neutral_rank_ic", "neutral_rank_ic_t",
+    "neutral_icir", "sharpe", "sharpe_net", "sharpe_net_low", "sharpe_net_high", "turnover", "break_even_bps",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class Report:
 
     Attributes:
         daily: `role, horizon, seed, fold, date, rank_ic, neutral_rank_ic, ic, gross, net, turnover`.
-        summary: Means over seeds of each seed's number, with the baselines beside them.
+        summary: Means over seeds of each seed's number, with the baselines beside them, and under `ensemble`
+            the numbers of the seeds' mean rank as one score, where there are several seeds.
         breakdown: The RankIC by year, regime and sector.
         decay: The RankIC by days after entry.
         quantiles: Mean return by quantile of the score.
@@ -67,9 +72,8 @@ def evaluate_scores(
                 continue
             role = stacked(name, scores)
             trades = name in tradable_roles
-            facts = date_facts(pool, role, market, rules)
-            books = book_facts(pool, role, market, rules)
-            facts |= books if trades else {key: np.full(values.shape, np.nan) for key, values in books.items()}
+            facts = _facts(pool, role, market, rules, trades)
+            together = _facts(pool, ensemble(role), market, rules, trades) if len(role.seeds) > 1 else None
             beside = _beside(pool, role, market, rules, oracle, trades)
             for h, horizon in enumerate(market.horizons):
                 here = {key: values[:, :, h] for key, values in facts.items()}
@@ -85,6 +89,10 @@ def evaluate_scores(
                     **beside[h],
                 }
                 _add_share_of_oracle(summary[name, horizon])
+                if together is not None:
+                    one = {key: values[:, :, h] for key, values in together.items()}
+                    whole = summarize(ensemble(role), market, horizon, one, rules)
+                    summary[name, horizon]["ensemble"] = {key: whole[key] for key in OF_ENSEMBLE}
     return Report(
         pl.concat(daily).sort("role", "horizon", "seed", "date"),
         summary,
@@ -94,6 +102,13 @@ def evaluate_scores(
         drift,
         pl.concat(held),
     )
+
+
+def _facts(pool: Executor, role: Role, market: Market, rules: Rules, trades: bool) -> dict[str, Array]:
+    books = book_facts(pool, role, market, rules)
+    if not trades:
+        books = {name: np.full(values.shape, np.nan) for name, values in books.items()}
+    return date_facts(pool, role, market, rules) | books
 
 
 # --- baselines -----------------------------------------------------------------------------------

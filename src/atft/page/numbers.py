@@ -37,6 +37,7 @@ _SEES = "Mean daily rank correlation of the score with the expectation of one pl
 
 NUMBERS: dict[str, Number] = {
     "rank_ic": Number("ic", _RANK_IC),
+    "ensemble.rank_ic": Number("ic", "The seeds as one: the mean of the seeds' ranks as a score."),
     "rank_ic_t": Number("t", "t: of the mean of the daily RankIC, Newey-West, because labels of h days overlap."),
     "rank_ic_low": Number("ic", _INTERVAL),
     "rank_ic_high": Number("ic", _INTERVAL),
