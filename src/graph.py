@@ -22,13 +22,16 @@ def main() -> None:
     clusters = pl.read_parquet(paths.CLUSTERS)  # empty unless the market is simulated
     known = dict(clusters.select("code", "cluster").iter_rows())
     cluster = np.array([known[code] for code in panel.codes]) if known else None
-    with new_folder(paths.GRAPH) as folder:
+    with (
+        new_folder(paths.GRAPH) as folder,
+        new_file(paths.GRAPH_PLOT) as plot,
+        new_file(paths.GRAPH_METRICS) as metrics,
+    ):
         write_snapshots(folder, tqdm(snapshots, "graph", count, disable=None))
         written = read_snapshots(folder)
-    table = snapshot_table(written, panel.dates, panel.has_bar, panel.sector, panel.industry, cluster)
-    with new_file(paths.GRAPH_PLOT) as file:
-        table.with_columns(pl.col(pl.Float64).round(6)).write_csv(file)
-    write_json(paths.GRAPH_METRICS, summary(table, written))
+        table = snapshot_table(written, panel.dates, panel.has_bar, panel.sector, panel.industry, cluster)
+        table.with_columns(pl.col(pl.Float64).round(6)).write_csv(plot)
+        write_json(metrics, summary(table, written))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from atft import paths
 from atft.errors import InputError
 from atft.evaluation import ledger, verdict_page
 from atft.evaluation.verdict import Judgement, Trial, flat, has_number, judge, market_name
+from atft.page.comparison import comparison
 from atft.program import new_file, run_program
 from atft.revisions import WORKSPACE, checked_out, read_at, resolve, untracked
 
@@ -43,6 +44,9 @@ def main() -> None:
     if options.time:
         entries = [replace(e, time_ratio=time_ratio(base, e.judgement.candidate, options.time)) for e in entries]
     show(entries, options.format)
+    if options.html:
+        with new_file(options.html) as file:
+            file.write_text(comparison(entries))
     if options.log:
         write_log(entries)
 
@@ -53,6 +57,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("candidates", nargs="*", help="the same; those judged together share the level (Holm)")
     parser.add_argument("--level", type=share, default=0.05, help="family-wise error over all candidates of a market")
     parser.add_argument("--format", choices=("table", "markdown", "json"), default="table")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write the comparison as a page, too")
     parser.add_argument("--log", action="store_true", help=f"append the entries to {paths.LOG}")
     parser.add_argument(
         "--time", type=positive, metavar="N", help="train each N times, in turns, and compare the seconds"

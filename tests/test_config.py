@@ -78,6 +78,18 @@ def load(folder: Path, monkeypatch: pytest.MonkeyPatch, **knobs: Any) -> Any:
         ("seeds", [0, 0], "must not repeat"),
         ("data__file__columns", {"date": "d"}, "data.file: columns must map exactly"),
         ("split__valid", ["soon"], "split.valid"),
+        ("pretrain__task", "mask", "pretrain.task: Input should be 'masked', 'contrastive', 'both' or 'none'"),
+        (
+            "pretrain__target",
+            "raw",
+            "pretrain.target: Input should be 'sector_neutral', 'beta_neutral' or 'sector_beta",
+        ),
+        ("pretrain__mask_share", 0, "pretrain.mask_share: Input should be greater than 0"),
+        ("pretrain__temperature", 0, "pretrain.temperature: Input should be greater than 0"),
+        ("pretrain__contrastive_weight", 0, "pretrain.contrastive_weight: Input should be greater than 0"),
+        ("pretrain__lags", [3], "pretrain.lags.0: Input should be greater than or equal to 4"),
+        ("pretrain__lags", [], "pretrain.lags: List should have at least 1 item"),
+        ("train__freeze_epochs", -1, "train.freeze_epochs: Input should be greater than or equal to 0"),
     ],
 )
 def test_a_wrong_knob_is_refused_with_its_path(
@@ -122,6 +134,29 @@ def test_a_knob_that_could_do_nothing_is_refused(
         assert load(tmp_path, monkeypatch, **{other: train[other] for other in train if other != name})
     with pytest.raises(InputError, match=says):
         load(tmp_path, monkeypatch, **train)
+
+
+@pytest.mark.parametrize("task", ["contrastive", "both"])
+@pytest.mark.parametrize(
+    ("knobs", "says"),
+    [
+        ({"pretrain__lags": [5, 21]}, r"pretrain.lags: two views at a lag of 21 days span 2 \* 21 - 1 days, more than"),
+        ({"model__lookback": 19}, r"pretrain.lags: two views at a lag of 20 days .* set lags of at most 19"),
+        ({"pretrain__lags": [5, 5]}, "pretrain.lags and pretrain.channels must not repeat a value"),
+        ({"pretrain__channels": ["return_1", "return_5"]}, "pretrain.channels: 'return_5' is no change of one day, so"),
+    ],
+)
+def test_views_that_could_share_days_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, task: str, knobs: dict[str, Any], says: str
+) -> None:
+    """Where there are views; a column of a table is its maker's to vouch for."""
+    assert load(tmp_path, monkeypatch, **knobs, pretrain__task="masked")
+    with pytest.raises(InputError, match=says) as error:
+        load(tmp_path, monkeypatch, **knobs, pretrain__task=task)
+    assert "\n" not in str(error.value)
+    if "pretrain__channels" in knobs:
+        table = {"data__source": "table", "pretrain__channels": ["mine"]}
+        assert load(tmp_path, monkeypatch, **table, pretrain__task=task)
 
 
 def test_regime_weighting_needs_states_that_the_block_does_not_tell(

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from page.readback import agrees, value_at
+from page.readback import shown as shown_numbers
+
 ROOT = Path(__file__).parents[1]
 ACTIVATED = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 DECLARATIONS = {"src/atft/config.py", "src/atft/paths.py"}
@@ -34,13 +37,15 @@ def imported(file: Path, src: Path) -> set[Path]:
 
 
 def closure(stage: Path, src: Path) -> set[str]:
-    """All code a stage runs, but for the modules that only declare."""
+    """All code a stage runs, but for the modules that only declare; what a package keeps in `assets` runs with it."""
     seen, todo = set(), [stage]
     while todo:
         file = todo.pop()
         name = str(file.relative_to(src.parent))
         if name not in seen and name not in DECLARATIONS:
             seen.add(name)
+            if (file.parent / "assets").is_dir():
+                seen.add(str((file.parent / "assets").relative_to(src.parent)))
             todo += imported(file, src)
     return seen
 
@@ -202,6 +207,17 @@ def test_two_forced_runs_are_byte_identical_whatever_the_environment(clone: Path
     assert run(clone, "git", "status", "--porcelain").stdout == ""
 
 
+def test_the_page_equals_the_files_beside_it(clone: Path) -> None:
+    text = (clone / "metrics/report.html").read_text()
+    files = {name: clone / f"metrics/{name}.json" for name in ("evaluate", "train")}
+    files |= {name: clone / f"metrics/{name}.csv" for name in ("breakdown", "drift")}
+    files |= {"defects": clone / "data/cache/report.json", "selection": clone / "metrics/plots/selection.csv"}
+    numbers = [(key, shown) for key, shown in shown_numbers(text) if not key.startswith("trials.")]
+    assert len(numbers) > 100
+    assert [(key, shown) for key, shown in numbers if not agrees(shown, value_at(files, key))] == []
+    assert ("trials.trials", "1") in shown_numbers(text)  # the ledger knows other markets alone
+
+
 def test_polars_may_use_any_number_of_threads(clone: Path) -> None:
     """The package forgets the variable; here polars is loaded before it, with one thread."""
     before = {file: file.read_bytes() for file in sorted((clone / "data/cache").iterdir())}
@@ -225,6 +241,17 @@ def test_an_evaluate_knob_reruns_evaluate_alone(clone: Path) -> None:
     planned = dvc(clone, "repro", "--dry")
     (clone / "params.yaml").write_text(text)
     assert [line.split("'")[1] for line in planned.splitlines() if line.startswith("Running stage")] == ["evaluate"]
+
+
+def test_a_train_knob_never_reruns_pretrain(clone: Path) -> None:
+    text = (clone / "params.yaml").read_text()
+    changed = text.replace("freeze_epochs: 0", "freeze_epochs: 1").replace("init: pretrained", "init: random")
+    assert changed.count("freeze_epochs: 1") == changed.count("init: random") == 1
+    (clone / "params.yaml").write_text(changed)
+    planned = dvc(clone, "repro", "--dry")
+    (clone / "params.yaml").write_text(text)
+    # A dry run does not know that `evaluate` follows from what `train` will write.
+    assert [line.split("'")[1] for line in planned.splitlines() if line.startswith("Running stage")] == ["train"]
 
 
 def test_a_bad_knob_stops_the_stage_in_one_line_and_spoils_nothing(clone: Path) -> None:

@@ -14,6 +14,8 @@ import yaml
 
 from atft.evaluation.ledger import read_ledger
 from atft.evaluation.verdict_page import failed_experiments
+from browser import MISSING, chromium
+from page.readback import agrees, shown, value_at
 
 ROOT = Path(__file__).parents[1]
 SEEDS, DAYS = 5, 120
@@ -104,6 +106,40 @@ def test_experiments_are_judged_together_from_git_alone(repository: Path) -> Non
     assert better["time_ratio"] is None
     assert null["needs"] or null["rank_ic"]["difference"] <= 0
     assert better["trials"] == null["trials"] == 4
+
+
+def test_the_comparison_is_a_page_of_the_same_numbers(repository: Path) -> None:
+    one = verdict(repository, "main", "better", "null", "--failed", "lost=it never ended", "--html", "one.html")
+    assert one.returncode == 0, one.stderr
+    said = judged(repository, "main", "better", "null", "--failed", "lost=it never ended", "--html", "two.html")
+    (repository / "verdict.json").write_text(json.dumps(said))
+    text = (repository / "two.html").read_text()
+    numbers = shown(text)
+    assert {key.split(".")[1] for key, _ in numbers} == {"0", "1"}  # what never ended has no numbers
+    files = {"verdict": repository / "verdict.json"}
+    assert [(key, value) for key, value in numbers if not agrees(value, value_at(files, key))] == []
+    assert "It never ended." in text
+    # A second look adds nothing but that the judgement is no longer new.
+    assert (repository / "one.html").read_text().replace(NEW, "") == text
+
+
+NEW = "<li>a new judgement: commit metrics/ledger, it stands from now on</li>"
+
+
+def test_the_comparison_is_drawn_in_a_browser(repository: Path) -> None:
+    verdict(repository, "main", "better", "--html", "page.html")
+    with chromium() as browser:
+        if browser is None:
+            pytest.skip(MISSING)
+        tab = browser.new_page(viewport={"width": 400, "height": 900})
+        said: list[str] = []
+        tab.on("console", lambda message: said.append(message.text))
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.goto((repository / "page.html").as_uri())
+        tab.wait_for_selector("figure[data-drawn]")
+        assert tab.locator("figure[data-drawn]").count() == 3
+        assert tab.evaluate("document.documentElement.scrollWidth") <= 400
+        assert said == []
 
 
 def test_test_is_never_read(repository: Path) -> None:

@@ -181,9 +181,22 @@ class Model(Section):
         return self
 
 
+# Features that look at their day and the day before alone: two contrastive views of others would share days.
+ONE_DAY = {
+    "return_1", "close_location", "gap", "day_range", "volume_change_1",
+    "KMID", "KLEN", "KMID2", "KUP", "KUP2", "KLOW", "KLOW2", "KSFT", "KSFT2", "OPEN0", "HIGH0", "LOW0", "VWAP0",
+}  # fmt: skip
+
+
 class Pretrain(Section):
+    task: Literal["masked", "contrastive", "both", "none"]
     epochs: Whole
+    target: Literal["sector_neutral", "beta_neutral", "sector_beta_neutral"]
     mask_share: Annotated[Share, Field(gt=0)]
+    lags: Annotated[list[Annotated[int, Field(ge=4)]], Field(min_length=1)]
+    channels: Annotated[list[str], Field(min_length=1)]
+    temperature: Positive
+    contrastive_weight: Positive
     day_share: Annotated[Number, Field(gt=0, le=1)]
     lr: Positive
     days_per_step: Count
@@ -203,6 +216,7 @@ class Lightgbm(Section):
 class Train(Section):
     model: Literal["atft_gat_fan", "ridge", "lightgbm", "reversal"]
     init: Literal["pretrained", "random"]
+    freeze_epochs: Whole
     epochs: Count
     patience: Count
     day_share: Annotated[Number, Field(gt=0, le=1)]
@@ -303,6 +317,8 @@ class Params(Section):
                 f"split.lookback: {self.split.lookback} days let training windows reach into a valid block; the "
                 f"encoder sees up to 2 * model.lookback - 1 = {reach} days, so set at least {reach}"
             )
+        if self.pretrain.task in ("contrastive", "both"):
+            self._views_share_no_day()
         if self.evaluate.primary_horizon not in self.data.horizons:
             raise ValueError(f"evaluate.primary_horizon: {self.evaluate.primary_horizon} is not in data.horizons")
         weights = self.train.horizon_weights
@@ -329,6 +345,21 @@ class Params(Section):
         if self.graph.min_overlap > self.graph.window:
             raise ValueError("graph.min_overlap: must be at most graph.window")
         return self
+
+    def _views_share_no_day(self) -> None:
+        longest, channels = max(self.pretrain.lags), self.pretrain.channels
+        if longest > self.model.lookback:
+            raise ValueError(
+                f"pretrain.lags: two views at a lag of {longest} days span 2 * {longest} - 1 days, more than the "
+                f"2 * model.lookback - 1 that the encoder sees; set lags of at most {self.model.lookback}"
+            )
+        if len(set(self.pretrain.lags)) < len(self.pretrain.lags) or len(set(channels)) < len(channels):
+            raise ValueError("pretrain.lags and pretrain.channels must not repeat a value")
+        if self.data.source != "table" and (far := [name for name in channels if name not in ONE_DAY]):
+            raise ValueError(
+                f"pretrain.channels: {far[0]!r} is no change of one day, so two views would share days and be "
+                f"matched by them; choose among {', '.join(sorted(ONE_DAY))}"
+            )
 
 
 def load_params() -> Params:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -48,6 +48,9 @@ def test_a_position_is_entered_after_the_delay_and_ranked_by_what_it_earned(seed
                 (cumulative, growth(market, entry, entry + lag)),
                 (marginal, market.daily_return[entry + lag]),
             ):
+                assume(
+                    np.diff(np.sort(np.log1p(returns))).min() > 1e-6
+                )  # closer ones tie: single precision tells no more
                 expected = stats.spearmanr(scores[day, :, 0], returns).statistic
                 assert found[row, 0, lag - 1] == pytest.approx(expected, abs=1e-9)
 

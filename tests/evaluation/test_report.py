@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
+from scipy.stats import rankdata
 
 from atft.evaluation.facts import Rules, Scores, book_facts, date_facts, stacked
 from atft.evaluation.market import Market
-from atft.evaluation.report import Report, evaluate_scores, headline, valid_plots
+from atft.evaluation.report import Report, evaluate_scores, headline
+from atft.evaluation.series import valid_series
 from atft.panel.oracle import read_oracle
 from atft.panel.simulate import PARTS
 from conftest import World
@@ -268,9 +270,28 @@ def test_the_same_seed_twice_changes_no_number_but_the_seeds(market: Market) -> 
     one = summary_of(market, noise(market))
     parts = [part for seed in (0, 1) for part in parts_of(market, noise(market), ROLES, seed)]
     two = evaluate_scores(parts, market, RULES).summary["valid", 5]
+    together = two.pop("ensemble")
+    assert together == {name: pytest.approx(one[name]) for name in together}
     differ = {"seeds", "rank_ic_seed_std", "sharpe_net_seed_std", "psi_alerts"}
     for (name, a), (_, b) in zip(leaves(one), leaves(two), strict=True):
         assert name in differ or a == (pytest.approx(b) if isinstance(a, float) else b), name
+
+
+def test_the_seeds_as_one_are_their_mean_rank(market: Market) -> None:
+    scores = [noise(market, seed) for seed in (0, 1, 2)]
+    parts = [part for seed, score in enumerate(scores) for part in parts_of(market, score, ROLES, seed)]
+    together = evaluate_scores(parts, market, RULES).summary["valid", 5]["ensemble"]
+    ranked = np.where(market.tradable, np.stack(scores), np.nan)
+    ranks = np.mean([rankdata(score, axis=1, nan_policy="omit") for score in ranked], axis=0)
+    alone = summary_of(market, ranks)
+    assert together == {name: pytest.approx(alone[name]) for name in together}
+    assert "ensemble" not in alone
+
+
+def test_seeds_that_contradict_each_other_are_no_opinion_together(market: Market) -> None:
+    parts = [part for seed in (0, 1) for part in parts_of(market, (1 - 2 * seed) * noise(market), ROLES, seed)]
+    together = evaluate_scores(parts, market, RULES).summary["valid", 5]["ensemble"]
+    assert set(together.values()) == {None}
 
 
 def test_where_one_seed_is_undefined_so_is_the_mean(market: Market) -> None:
@@ -400,9 +421,10 @@ def test_the_headline_is_the_primary_horizon_and_json(market: Market) -> None:
 
 def test_plots_show_valid_dates_alone(market: Market) -> None:
     report = report_of(market, noise(market))
-    growth, ic, decay, quantiles = valid_plots(report, market, 5)
+    series = valid_series(report, market, 5)
+    growth, ic, decay, quantiles = (series[name] for name in ("equity", "rank_ic", "decay", "quantiles"))
     first, last = market.dates[[100, 149]].astype(object)
-    for table in (growth, ic):
+    for table in (growth, ic, series["drawdown"], series["book"], series["regimes"]):
         assert first <= table["date"].min()
         assert table["date"].max() == last
     daily = report.daily.filter((pl.col("role") == "valid") & (pl.col("horizon") == 5))
@@ -410,6 +432,13 @@ def test_plots_show_valid_dates_alone(market: Market) -> None:
     assert growth["market"][-1] == pytest.approx(np.prod(1 + market.equal_weight[106:150]))
     assert ic["cumulative"][-1] == pytest.approx(daily["rank_ic"].sum())
     assert (len(decay), len(quantiles)) == (5, 10)
+    summary = report.summary["valid", 5]
+    assert series["drawdown"]["net"].min() == pytest.approx(summary["max_drawdown"])
+    for name in ("turnover", "beta_held", "sector_exposure"):
+        assert series["book"][name].mean() == pytest.approx(summary[name]), name
+    assert dict(series["costs"].rows()) == {0.0: summary["sharpe"], 10.0: summary["sharpe_net"]}
+    states = [None if state < 0 else int(state) for state in market.regimes["volatility"][100:150]]
+    assert series["regimes"]["volatility"].to_list() == states
 
 
 def test_drift_is_measured_against_stop_scores_of_the_same_fold_and_seed(market: Market) -> None:

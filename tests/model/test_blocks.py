@@ -141,6 +141,32 @@ def test_days_of_a_batch_do_not_meet(inputs: tuple[Tensor, Tensor, Tensor]) -> N
         torch.testing.assert_close(alone[0], together[day], atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("last", [1, 3, 2 * L])
+def test_attention_by_day_equals_attention_by_copied_windows_and_so_do_its_gradients(last: int) -> None:
+    torch.manual_seed(0)
+    block = TemporalEncoder(16, 4, L, 0.0, 0.0).double()
+    nn.init.normal_(block.lag_bias)
+    rows = torch.randn(last + L + 1, STOCKS, 16, dtype=torch.float64, requires_grad=True)
+    states = block.after_lstm(rows, block.lstm(rows)[0])
+    windows = torch.stack([states[len(states) - last + t + 1 - L :][:L] for t in range(last)])  # [last, lag, stock, .]
+    query, key = (
+        linear(part).unflatten(-1, (4, 4)) for linear, part in ((block.query, states[-last:]), (block.key, windows))
+    )
+    weights = torch.softmax(torch.einsum("tnhd,tlnhd->tnhl", query, key) / 2 + block.lag_bias, dim=-1).mean(dim=2)
+    read = torch.einsum("tnl,tlnd->tnd", weights, block.value(windows))
+    plain = block.refine(block.after_attention(states[-last:], block.out(read)))
+    out, lags = block(rows, last)
+    torch.testing.assert_close(lags, weights)
+    torch.testing.assert_close(out, plain)
+    inputs = [rows, *block.parameters()]
+    for ours, theirs in zip(
+        torch.autograd.grad(out.sin().sum() + lags.sin().sum(), inputs),
+        torch.autograd.grad(plain.sin().sum() + weights.sin().sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_temporal_attention_equals_a_window_at_a_time() -> None:
     torch.manual_seed(4)
     block = TemporalEncoder(16, 4, L, 0.0, 0.0)

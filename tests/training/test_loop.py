@@ -25,7 +25,7 @@ from atft.errors import InputError
 from atft.model.atft_gat_fan import AtftGatFan
 from atft.training import rankers, scratch
 from atft.training.loop import Plan, fit
-from atft.training.pretext import pretrain
+from atft.training.pretext.fitting import pretrain
 from atft.training.rankers import Manifest, fit_ranker
 from atft.training.schedule import Schedule
 from atft.training.scratch import Checkpoint, Scratch
@@ -35,7 +35,7 @@ from training.test_training import ARCHITECTURE, PRETEXT, network_of, score_days
 ROOT = Path(__file__).parents[2]
 ALL_STATE = {
     "adamw, everything on": {"ema_decay": 0.9, "feature_clip": 3.0, "regime_weighting": 1.0, "accumulate": 2},
-    "adabelief": {"optimizer": "adabelief", "schedule": "cosine_restarts", "day_share": 0.7},
+    "adabelief": {"optimizer": "adabelief", "schedule": "cosine_restarts", "day_share": 0.7, "freeze_epochs": 1},
     "shampoo": {"optimizer": "shampoo", "turnover_threshold": 0.1},
 }
 
@@ -76,14 +76,17 @@ def test_what_was_interrupted_ends_as_if_it_had_not_been(world: World, tmp_path:
     assert bits(parts) == bits(whole)
 
 
-def test_pretraining_goes_on_where_it_was(world: World, tmp_path: Path) -> None:
-    whole, parts = network_of(world).encoder, network_of(world).encoder
-    expected = pretrain(whole, world.panel, world.snapshots, range(70, 130), **PRETEXT)
-    checkpoint = Deadly(tmp_path / "x.pt")
+@pytest.mark.parametrize("task", ["masked", "contrastive", "both"])
+def test_pretraining_goes_on_where_it_was(world: World, tmp_path: Path, task: str) -> None:
+    """Also where the weights it starts from are lost: what the untrained encoder was worth is kept too."""
+    whole, parts, other = (network_of(world, seed).encoder for seed in (0, 0, 1))
+    knobs, days, file = PRETEXT | {"task": task, "epochs": 2}, range(70, 130), tmp_path / "x.pt"
+    expected = pretrain(whole, world.panel, world.snapshots, days, **knobs)
     with pytest.raises(DeathError):
-        pretrain(parts, world.panel, world.snapshots, range(70, 130), **PRETEXT, checkpoint=checkpoint)
-    assert pretrain(parts, world.panel, world.snapshots, range(70, 130), **PRETEXT, checkpoint=checkpoint) == expected
-    assert bits(parts) == bits(whole)
+        pretrain(parts, world.panel, world.snapshots, days, **knobs, checkpoint=Deadly(file))
+    resumed = other if task == "both" else parts  # contrastive alone leaves the graph as it came
+    assert pretrain(resumed, world.panel, world.snapshots, days, **knobs, checkpoint=Checkpoint(file)) == expected
+    assert bits(resumed) == bits(whole)
 
 
 # --- the programs, killed -------------------------------------------------------------------------
@@ -96,15 +99,19 @@ TINY = {
 OUTPUTS = ("models", "metrics/pretrain.json", "metrics/train.json", "metrics/epochs.csv", "metrics/selection.csv")
 
 
-def stages(folder: Path, *names: str) -> None:
-    """Run stage programs in `folder`."""
+def stages(folder: Path, began: Any, *names: str) -> None:
+    """Run stage programs in `folder`, but for those that an earlier process brought to their end."""
     os.chdir(folder)
     os.environ.pop("DVC_ROOT", None)
     os.environ["ATFT_CHECKPOINT_SECONDS"] = "0"
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    os.dup2(os.open("stderr", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 2)
     sys.path.insert(0, str(ROOT / "src"))
-    for name in names:
-        runpy.run_path(str(ROOT / "src" / f"{name}.py"), run_name="stage")["main"]()
+    mains = {name: runpy.run_path(str(ROOT / "src" / f"{name}.py"), run_name="stage")["main"] for name in names}
+    began.set()  # all is imported
+    for name, main in mains.items():
+        if not Path(f"{name}.ended").exists():
+            main()
+            Path(f"{name}.ended").touch()
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
@@ -122,11 +129,21 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     (folder / "data/raw").mkdir(parents=True)
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["training.test_loop"])
-    process = context.Process(target=stages, args=(folder, "cache", "graph"))
-    process.start()
+    with pytest.MonkeyPatch.context() as patch:  # the server knows no other path
+        patch.setenv("PYTHONPATH", f"{ROOT / 'tests'}:{ROOT / 'src'}")
+        process = begun(context, folder, "cache", "graph")
     process.join()
     assert process.exitcode == 0
     return folder, context
+
+
+def begun(context: Any, folder: Path, *names: str) -> Any:
+    """A process at the start of its work."""
+    began = context.Event()
+    process = context.Process(target=stages, args=(folder, began, *names))
+    process.start()
+    assert began.wait(60)
+    return process
 
 
 def test_twenty_kills_change_no_byte(market: tuple[Path, Any], tmp_path: Path) -> None:
@@ -136,15 +153,13 @@ def test_twenty_kills_change_no_byte(market: tuple[Path, Any], tmp_path: Path) -
     for place in (calm, rough):
         shutil.copytree(folder, place)
     started = time.monotonic()
-    process = context.Process(target=stages, args=(calm, "pretrain", "train"))
-    process.start()
+    process = begun(context, calm, "pretrain", "train")
     process.join()
     seconds, expected = time.monotonic() - started, outputs(calm)
     assert len(expected) >= 6
     draw, kills = random.Random(0), 0
     while kills < 20 or outputs(rough).keys() != expected.keys():
-        process = context.Process(target=stages, args=(rough, "pretrain", "train"))
-        process.start()
+        process = begun(context, rough, "pretrain", "train")
         process.join(draw.uniform(0.0, 0.5) * seconds if kills < 20 else None)
         if process.exitcode is None:
             process.kill()
@@ -155,8 +170,40 @@ def test_twenty_kills_change_no_byte(market: tuple[Path, Any], tmp_path: Path) -
             assert outputs(rough) == expected
             for name in OUTPUTS if kills < 20 else ():
                 shutil.rmtree(rough / name) if name == "models" else (rough / name).unlink()
+            for ended in rough.glob("*.ended") if kills < 20 else ():
+                ended.unlink()
     assert outputs(rough) == expected
     assert not list((rough / ".scratch").iterdir())
+    said = (rough / "stderr").read_text()
+    for stage in ("pretrain", "train"):
+        assert f" {stage} fold 0 seed 0: resumed in epoch" in f" {said}".replace("\n", " "), (
+            f"{stage} always began anew"
+        )
+    assert "resumed" not in (calm / "stderr").read_text()
+
+
+@pytest.mark.parametrize("task", ["contrastive", "both", "none"])
+def test_every_pretext_task_gives_train_an_encoder(market: tuple[Path, Any], tmp_path: Path, task: str) -> None:
+    """Loaded strictly, on the programs' own path; task none is the random start, to the last bit."""
+    folder, context = market
+    places = [tmp_path / "a", tmp_path / "b"] if task == "none" else [tmp_path / "a"]
+    for place, init in zip(places, ("pretrained", "random"), strict=False):
+        shutil.copytree(folder, place)
+        params = yaml.safe_load((place / "params.yaml").read_text())
+        set_knobs(params, {"pretrain__task": task, "pretrain__lags": [4, 5], "train__epochs": 1, "train__init": init})
+        (place / "params.yaml").write_text(yaml.safe_dump(params))
+        process = begun(context, place, "pretrain", "train")
+        process.join()
+        assert process.exitcode == 0
+    found = json.loads((tmp_path / "a/metrics/pretrain.json").read_text())
+    assert bool(found["epochs"]) == (task != "none")
+    probes = found["probes"][0]
+    assert probes["pretrained"].keys() == probes["random"].keys() == {"rank_ic_1", "rank_ic_5"}
+    assert (probes["pretrained"] == probes["random"]) == (task == "none")
+    if task == "none":
+        weights = [sorted((place / "models/ranker").glob("*.safetensors")) for place in places]
+        assert [file.read_bytes() for file in weights[0]] == [file.read_bytes() for file in weights[1]]
+        assert weights[0]
 
 
 def test_a_checkpoint_is_found_by_the_same_work_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,15 +297,17 @@ def test_scores_that_are_not_finite_are_blamed_first(world: World) -> None:
 
 def gradient(network: AtftGatFan, world: World) -> torch.Tensor:
     block = source_of(world).block([110, 111, 112])
+    assert len(block.edge_attr) > 0
     network.zero_grad()
     network(block.x, 3, block.edge_index, block.edge_attr).score.square().sum().backward()
     return torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
 
 
-def test_stocks_in_parts_give_the_same_scores_and_gradients(world: World) -> None:
+@pytest.mark.parametrize("size", [7, 40], ids=["a day at a time in the graph", "two days, then one"])
+def test_stocks_in_parts_give_the_same_scores_and_gradients(world: World, size: int) -> None:
     network = network_of(world, dropout=0.0, attention_dropout=0.0, stochastic_depth=0.0)
     whole, scores = gradient(network, world), list(score_days(network, source_of(world), [110]))
-    network.train().encoder.micro_batch = 7
+    network.train().encoder.micro_batch = size
     torch.testing.assert_close(gradient(network, world), whole, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(next(score_days(network, source_of(world), [110])), scores[0], atol=1e-5)
 
@@ -358,8 +407,7 @@ def test_the_program_runs_under_torchrun(market: tuple[Path, Any], tmp_path: Pat
     (both / "params.yaml").write_text(yaml.safe_dump(params))
     (both / "models/encoder").mkdir(parents=True)
     shutil.copytree(both, alone)
-    process = context.Process(target=stages, args=(alone, "train"))
-    process.start()
+    process = begun(context, alone, "train")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*launch, str(ROOT / "src/train.py")], cwd=both, capture_output=True, text=True, check=False, env=os.environ

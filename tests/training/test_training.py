@@ -27,7 +27,6 @@ from atft.training.diagnostics import blocks_of, coverage, refuse_collapse, stop
 from atft.training.history import loss_curve, selection_table
 from atft.training.inspection import attention_facts, link_entropy, selection_weights
 from atft.training.objective import Targets
-from atft.training.pretext import pretrain, residual_target
 from atft.training.rankers import NETWORK_SETTINGS, objective_of, plan_of
 from atft.training.scratch import Checkpoint
 from atft.training.supervised import forecast_days, make_encoder, stacked, train_network
@@ -45,11 +44,13 @@ SETTINGS: dict[str, Any] = {
     "lr_floor": 0.05, "gradient_clip": 1.0, "feature_clip": 0.0, "ema_decay": 0.0, "huber_weight": 0.5,
     "mse_weight": 0.0, "correlation_weight": 0.0, "rank_weight": 1.0, "rank_method": "linear", "rank_temperature": 0.2,
     "quantile_weight": 0.0, "portfolio_weight": 0.0, "portfolio_cost_bps": 10.0, "horizon_weights": None,
-    "regime_weighting": 0.0, "turnover_threshold": 1.0, "accumulate": 1, "micro_batch": 0,
+    "regime_weighting": 0.0, "turnover_threshold": 1.0, "accumulate": 1, "micro_batch": 0, "freeze_epochs": 0,
 }  # fmt: skip
-PRETEXT = {
-    "hidden": 16, "epochs": 4, "mask_share": 0.15, "day_share": 1.0, "lr": 0.003, "days_per_step": 10, "accumulate": 1,
-    "micro_batch": 0, "seed": 0, "fold": 0,
+PRETEXT: dict[str, Any] = {
+    "task": "masked", "hidden": 16, "epochs": 4, "target": "sector_neutral", "mask_share": 0.15, "lags": [5, 10],
+    "channels": ["return_1", "volume_change_1", "close_location", "day_range"], "temperature": 0.07,
+    "contrastive_weight": 1.0, "day_share": 1.0, "lr": 0.003, "days_per_step": 10, "accumulate": 1, "micro_batch": 0,
+    "seed": 0, "fold": 0,
 }  # fmt: skip
 
 
@@ -165,28 +166,6 @@ def test_training_never_touches_held_out_labels(world: World) -> None:
     assert torch.equal(*weights)
 
 
-def test_pretraining_learns_from_training_dates_alone(world: World) -> None:
-    features, returns = world.panel.features.copy(), world.panel.daily_return.copy()
-    features[130:], returns[130:] = np.nan, np.nan
-    weights, losses = [], []
-    for panel in (world.panel, replace(world.panel, features=features, daily_return=returns)):
-        encoder = network_of(world).encoder
-        history = pretrain(encoder, panel, world.snapshots, range(70, 130), **PRETEXT)
-        weights.append(torch.cat([p.detach().flatten() for p in encoder.parameters()]))
-        losses.append(history)
-    assert torch.isfinite(weights[1]).all()
-    assert torch.equal(*weights)
-    assert losses[0][-1]["loss"] < losses[0][0]["loss"]
-
-
-def test_the_pretext_target_has_no_market_and_no_sector(world: World) -> None:
-    target = residual_target(world.panel, 120)
-    known = np.isfinite(target)
-    assert np.array_equal(known, world.panel.tradable[120])
-    assert abs(target[known].mean()) < 0.1
-    assert target[known].std() == pytest.approx(1, abs=0.15)
-
-
 def test_weights_come_back_and_misfits_are_refused(world: World, tmp_path: Path) -> None:
     network, other = network_of(world), network_of(world, seed=1)
     file = tmp_path / "w.safetensors"
@@ -217,6 +196,7 @@ def test_curves_of_rankers_without_epochs_are_empty_tables() -> None:
 SMALL = ARCHITECTURE | {"lookback": 5, "hidden": 8, "heads": 2, "graph": "off", "normalization": "none"}
 BLINK: dict[str, Any] = {"epochs": 1, "days_per_step": 5, "days": range(90, 115), "stop": range(120, 126)}
 # Past the 20 steps in which Shampoo is Adam, and the best epoch is not the first.
+LSTM = "encoder.temporal.lstm.weight_ih_l0"
 LONG: dict[str, Any] = {
     "schedule": "cosine_restarts", "t_0": 1, "epochs": 3, "days": range(65, 140), "stop": range(146, 186),
 }  # fmt: skip
@@ -255,6 +235,7 @@ def default_scores(world: World) -> np.ndarray:
         {"lr_floor": 0.5},
         {"feature_clip": 1.0},
         {"ema_decay": 0.9},
+        {"freeze_epochs": 1},
         {"huber_weight": 0.0},
         {"mse_weight": 1.0},
         {"correlation_weight": 1.0},
@@ -295,6 +276,27 @@ def test_a_knob_that_is_off_changes_nothing(world: World, default_scores: np.nda
 def test_the_correlation_term_is_the_linear_rank_term(world: World, default_scores: np.ndarray) -> None:
     same = trained_scores(world, correlation_weight=1.0, rank_weight=0.0)
     np.testing.assert_array_equal(same, default_scores)
+
+
+def test_a_frozen_encoder_is_fitted_after_its_epochs_alone(world: World) -> None:
+    """Every optimiser, with weight decay: the heads move, and later the encoder as well."""
+
+    def moved(freeze_epochs: int, optimizer: str) -> dict[str, bool]:
+        network, before = small_network(world), small_network(world).state_dict()
+        train(network, world.panel, world, **BLINK | {"epochs": 2, "stop": range(120, 140)}, weight_decay=0.1,
+              feature_clip=3.0, optimizer=optimizer, freeze_epochs=freeze_epochs)  # fmt: skip
+        after = network.state_dict()
+        return {name: not torch.equal(after[name], before[name]) for name in ("heads.weight", LSTM)}
+
+    for optimizer in ("adamw", "adabelief", "shampoo"):
+        assert moved(2, optimizer) == {"heads.weight": True, LSTM: False}
+        assert moved(0, optimizer) == {"heads.weight": True, LSTM: True}
+    network, lstm = small_network(world), []
+    hook = register_optimizer_step_post_hook(lambda *_: lstm.append(network.get_parameter(LSTM).detach().clone()))
+    train(network, world.panel, world, **BLINK | {"epochs": 2}, freeze_epochs=1)
+    hook.remove()
+    half = len(lstm) // 2
+    assert [torch.equal(value, lstm[0]) for value in lstm] == [True] * half + [False] * half
 
 
 def test_kept_weights_are_the_average_over_steps(world: World) -> None:

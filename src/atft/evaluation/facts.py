@@ -5,7 +5,7 @@ Arrays of one role are [seed, day, horizon, ...]; seeds share their days. NaN is
 
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from atft.evaluation.cross_section import (
     Array,
     Single,
     all_equal,
+    centred_ranks,
     group_rank_ic,
     pearson_ic,
     precision,
@@ -94,6 +95,24 @@ def stacked(name: str, scores: Sequence[Scores]) -> Role:
     assert (np.diff(days) > 0).all(), "a date is held out once"
     fold = np.concatenate([np.full(len(part.days), part.fold) for part in first])
     return Role(name, seeds, days, fold, [np.concatenate([p.score for p in by_seed[seed]]) for seed in seeds])
+
+
+def ensemble(role: Role) -> Role:
+    """The seeds as one score: their mean rank, each date and horizon for itself."""
+    return replace(role, seeds=role.seeds[:1], score=[mean_ranks(role.score)])
+
+
+def mean_ranks(scores: Sequence[Single]) -> Single:
+    """Several scores of the same stocks as one: the mean of their centred ranks. [day, stock, horizon]
+
+    Ranks, because scores of models that were fitted apart share no unit. NaN where any score is unknown.
+    """
+    known = np.all([np.isfinite(score) for score in scores], axis=0)
+    total = np.zeros(scores[0].shape)
+    for score in scores:
+        for h in range(score.shape[2]):
+            total[:, :, h] += centred_ranks(score[:, :, h], known[:, :, h])
+    return np.where(known, total / len(scores), np.nan).astype(np.float32)
 
 
 # --- what each date says -------------------------------------------------------------------------

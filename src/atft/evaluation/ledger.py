@@ -17,7 +17,7 @@ import polars as pl
 from atft.errors import InputError
 from atft.evaluation.metrics import information_ratio
 from atft.evaluation.sharpe import Overfitting, deflated_sharpe, probability_of_overfitting
-from atft.evaluation.verdict import Judgement, Trial, over_seeds
+from atft.evaluation.verdict import Judgement, Trial, has_number, over_seeds
 from atft.program import new_file
 
 MOST_COMMON = 0.9  # of a trial's days that another must share to stand beside it in the overfitting test
@@ -207,6 +207,16 @@ def search_of(folder: Path, rows: Sequence[Row], trial: Trial) -> Search:
     blocks = min(16, len(returns) // 10 // 2 * 2)
     overfitting = probability_of_overfitting(returns, blocks) if blocks >= 2 and returns.shape[1] > 1 else None
     return Search(len(sharpes), deflated_sharpe(own["net"], sharpes), overfitting)
+
+
+def trials_behind(folder: Path, trial: Trial) -> dict[str, float | None]:
+    """`trials, deflated_sharpe, overfitting` as plain numbers; null where the trial has no net returns."""
+    if not has_number(trial, "net"):
+        same = {row.trial for row in read_ledger(folder) if (row.market, row.horizon) == (trial.market, trial.horizon)}
+        return {"trials": len(same | {trial_name(trial)}), "deflated_sharpe": None, "overfitting": None}
+    search = search_of(folder, read_ledger(folder), trial)
+    overfitting = search.overfitting.probability if search.overfitting else None
+    return {"trials": search.trials, "deflated_sharpe": search.deflated_sharpe, "overfitting": overfitting}
 
 
 def _wide(trial: Trial) -> str:

@@ -11,12 +11,16 @@ import polars as pl
 from atft.evaluation import metrics
 from atft.evaluation.cross_section import Array, rank_ic
 from atft.evaluation.drift import stability
-from atft.evaluation.facts import Role, Rules, Scores, book_facts, book_of, date_facts, stacked
+from atft.evaluation.facts import Role, Rules, Scores, book_facts, book_of, date_facts, ensemble, stacked
 from atft.evaluation.market import REGIMES, Market
 from atft.evaluation.significance import default_lags, newey_west_t
 from atft.evaluation.summary import SEED, mean, mean_of, means, over_seeds, summarize
 
 HELD_OUT = ("valid", "test")
+OF_ENSEMBLE = (
+    "rank_ic", "rank_ic_t", "rank_ic_low", "rank_ic_high", "icir", "neutral_rank_ic", "neutral_rank_ic_t",
+    "neutral_icir", "sharpe", "sharpe_net", "sharpe_net_low", "sharpe_net_high", "turnover", "break_even_bps",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -25,11 +29,13 @@ class Report:
 
     Attributes:
         daily: `role, horizon, seed, fold, date, rank_ic, neutral_rank_ic, ic, gross, net, turnover`.
-        summary: Means over seeds of each seed's number, with the baselines beside them.
+        summary: Means over seeds of each seed's number, with the baselines beside them, and under `ensemble`
+            the numbers of the seeds' mean rank as one score, where there are several seeds.
         breakdown: The RankIC by year, regime and sector.
         decay: The RankIC by days after entry.
         quantiles: Mean return by quantile of the score.
         drift: Stability index per fold and seed.
+        books: `role, horizon, date, turnover, beta_held, sector_exposure`, means over seeds.
     """
 
     daily: pl.DataFrame
@@ -38,6 +44,7 @@ class Report:
     decay: pl.DataFrame
     quantiles: pl.DataFrame
     drift: pl.DataFrame
+    books: pl.DataFrame
 
 
 def evaluate_scores(
@@ -57,7 +64,7 @@ def evaluate_scores(
         oracle: Expected returns by planted part, each [day of the market, stock, horizon].
     """
     drift = _drift(scores, market, rules)
-    daily, breakdown, decay, quantiles = [], [], [], []
+    daily, breakdown, decay, quantiles, held = [], [], [], [], []
     summary: dict[tuple[str, int], dict[str, Any]] = {}
     with ThreadPoolExecutor(threads) as pool:
         for name in HELD_OUT:
@@ -65,9 +72,8 @@ def evaluate_scores(
                 continue
             role = stacked(name, scores)
             trades = name in tradable_roles
-            facts = date_facts(pool, role, market, rules)
-            books = book_facts(pool, role, market, rules)
-            facts |= books if trades else {key: np.full(values.shape, np.nan) for key, values in books.items()}
+            facts = _facts(pool, role, market, rules, trades)
+            together = _facts(pool, ensemble(role), market, rules, trades) if len(role.seeds) > 1 else None
             beside = _beside(pool, role, market, rules, oracle, trades)
             for h, horizon in enumerate(market.horizons):
                 here = {key: values[:, :, h] for key, values in facts.items()}
@@ -75,6 +81,7 @@ def evaluate_scores(
                 breakdown.append(_breakdown(role, market, horizon, here, rules))
                 decay.append(_decay(role, horizon, here))
                 quantiles.append(_quantiles(role, horizon, here))
+                held.append(_books(role, market, horizon, here))
                 moved = drift.filter((pl.col("role") == name) & (pl.col("horizon") == horizon))
                 summary[name, horizon] = {
                     **summarize(role, market, horizon, here, rules),
@@ -82,6 +89,10 @@ def evaluate_scores(
                     **beside[h],
                 }
                 _add_share_of_oracle(summary[name, horizon])
+                if together is not None:
+                    one = {key: values[:, :, h] for key, values in together.items()}
+                    whole = summarize(ensemble(role), market, horizon, one, rules)
+                    summary[name, horizon]["ensemble"] = {key: whole[key] for key in OF_ENSEMBLE}
     return Report(
         pl.concat(daily).sort("role", "horizon", "seed", "date"),
         summary,
@@ -89,7 +100,15 @@ def evaluate_scores(
         pl.concat(decay),
         pl.concat(quantiles),
         drift,
+        pl.concat(held),
     )
+
+
+def _facts(pool: Executor, role: Role, market: Market, rules: Rules, trades: bool) -> dict[str, Array]:
+    books = book_facts(pool, role, market, rules)
+    if not trades:
+        books = {name: np.full(values.shape, np.nan) for name, values in books.items()}
+    return date_facts(pool, role, market, rules) | books
 
 
 # --- baselines -----------------------------------------------------------------------------------
@@ -194,6 +213,21 @@ def _daily(role: Role, market: Market, horizon: int, facts: dict[str, Array]) ->
     ).with_columns(pl.col(names).fill_nan(None))
 
 
+def _books(role: Role, market: Market, horizon: int, facts: dict[str, Array]) -> pl.DataFrame:
+    """`role, horizon, date, turnover, beta_held, sector_exposure` (the largest absolute net weight of a sector)."""
+    names = ("turnover", "beta_held", "sector_exposure")
+    sector = np.abs(facts["sector_held"]).max(-1)
+    series = (facts["turnover"], facts["beta_held"], sector)
+    return pl.DataFrame(
+        {
+            "role": [role.name] * len(role.days),
+            "horizon": np.full(len(role.days), horizon),
+            "date": market.dates[role.days],
+            **{name: over_seeds(values) for name, values in zip(names, series, strict=True)},
+        }
+    ).with_columns(pl.col(names).fill_nan(None))
+
+
 def _breakdown(role: Role, market: Market, horizon: int, facts: dict[str, Array], rules: Rules) -> pl.DataFrame:
     """`role, horizon, kind, group, days, rank_ic, rank_ic_t, sharpe_net`; within-sector RankIC for sectors.
 
@@ -273,22 +307,3 @@ def headline(summary: Mapping[tuple[str, int], Mapping[str, Any]], primary_horiz
         for horizon in sorted({horizon for _, horizon in summary})
     }
     return out
-
-
-def valid_plots(report: Report, market: Market, horizon: int) -> tuple[pl.DataFrame, ...]:
-    """What `dvc plots` draws, on the valid blocks and one horizon alone, means over seeds.
-
-    Returns:
-        Equity `date, gross, net, market` (growth of 1), RankIC `date, rank_ic, cumulative`, decay and
-        quantiles as in the report.
-    """
-    decay, quantiles, daily = (
-        table.filter((pl.col("role") == "valid") & (pl.col("horizon") == horizon)).drop("role", "horizon")
-        for table in (report.decay, report.quantiles, report.daily)
-    )
-    series = daily.group_by("date", maintain_order=True).agg(pl.col("gross", "net", "rank_ic").mean()).sort("date")
-    at = np.searchsorted(market.dates, series["date"].to_numpy().astype("datetime64[D]"))
-    series = series.with_columns(market=pl.Series(market.equal_weight[at], dtype=pl.Float64))
-    growth = series.drop_nulls(["gross", "net"]).select("date", (pl.col("gross", "net", "market") + 1).cum_prod())
-    ic = series.drop_nulls("rank_ic").select("date", "rank_ic", cumulative=pl.col("rank_ic").cum_sum())
-    return growth, ic, decay, quantiles

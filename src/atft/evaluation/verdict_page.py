@@ -45,9 +45,14 @@ def summary(entry: Entry) -> str:
 
 def rows(entry: Entry) -> list[tuple[str, ...]]:
     """`COLUMNS` of the RankIC and of every guard."""
-    found, horizon = entry.judgement, entry.base.horizon
-    numbers = {f"rank_ic (h={horizon})": found.primary, **found.guards}
-    return [_row(name, difference) for name, difference in numbers.items() if difference is not None]
+    return [_row(name, difference) for name, difference in numbers(entry)]
+
+
+def numbers(entry: Entry) -> list[tuple[str, Difference]]:
+    """The RankIC's and every guard's difference by name, where there is one."""
+    found = entry.judgement
+    primary = [] if found.primary is None else [(f"rank_ic (h={entry.base.horizon})", found.primary)]
+    return [*primary, *found.guards.items()]
 
 
 def _row(name: str, difference: Difference) -> tuple[str, ...]:
@@ -105,6 +110,7 @@ def as_json(entry: Entry) -> dict[str, Any]:
         low, high = difference.interval()
         return {
             "base": difference.base,
+            "candidate": difference.base + difference.value,
             "difference": difference.value,
             "se": difference.se,
             "low": low,

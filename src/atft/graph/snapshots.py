@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from atft.errors import InputError
 from atft.graph.edges import EDGE_FEATURES, Edges, Mask, Numbers, hierarchy, peer_edges, self_loops
+from atft.program import out_of_memory
 
 Snapshot = tuple[int, Numbers, NDArray[np.float32]]  # as_of, edge_index, edge_attr
 
@@ -154,6 +155,8 @@ def read_snapshots(folder: Path) -> Snapshots:
     try:
         frame = pl.read_parquet(folder / "edges.parquet")
     except (OSError, pl.exceptions.PolarsError) as error:
+        if out_of_memory(error):
+            raise
         raise InputError(
             f"{folder}: cannot be read ({str(error).splitlines()[0]}); run `dvc repro -f graph`"
         ) from error

@@ -1,12 +1,12 @@
 """ATFT-GAT-FAN: selection, temporal encoder beside FAN, graph attention, a score per horizon, quantiles beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from atft.model.attention import GraphAttention
+from atft.model.attention import GraphAttention, split_days
 from atft.model.fan import FrequencyAdaptiveNorm
 from atft.model.gating import GatedSkip
 from atft.model.heads import Forecast, QuantileHeads
@@ -33,8 +33,9 @@ class Encoder(nn.Module):
         (others): see `params.yaml`, section model.
 
     Attributes:
-        micro_batch: Stocks that pass `stocks` at a time, to bound memory: with gradients each part is computed
-            again on the way back. 0 = all at once. May be set at any time; no parameter depends on it.
+        micro_batch: Stocks that pass `stocks` at a time, and as many stock-days of whole days the graph, to bound
+            memory: with gradients each part is computed again on the way back. 0 = all at once. May be set at any
+            time; no parameter depends on it.
     """
 
     def __init__(
@@ -78,21 +79,50 @@ class Encoder(nn.Module):
 
         Beside it the attention's weights of the days, [last, stock, lag].
         """
-        if not 0 < self.micro_batch < x.shape[1]:
-            return self._stocks(x, last)
-        parts = [checkpoint(self._stocks, part, last, use_reentrant=False) for part in x.split(self.micro_batch, 1)]
-        return torch.cat([state for state, _ in parts], 1), torch.cat([lags for _, lags in parts], 1)
+        return self._in_parts(self._stocks, x, last)
 
-    def _stocks(self, x: Tensor, last: int) -> tuple[Tensor, Tensor]:
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
-            state, lags = (out.float() for out in self.temporal(self.selection(x)[0], last))
+    def remembered(self, x: Tensor, last: int) -> tuple[Tensor, Tensor]:
+        """As `stocks`, without FAN: what is common work of many days."""
+        return self._in_parts(self._remembered, x, last)
+
+    def with_cycles(self, state: Tensor, x: Tensor) -> Tensor:
+        """FAN's part added to what is `remembered`, [last, stock, hidden]; `x` as there."""
         if self.fan is None or self.fuse is None:
-            return state, lags
-        return self.fuse(state, self.fan(x[..., self.fan_channels], last)), lags
+            return state
+        return self.fuse(state, self.fan(x[..., self.fan_channels], len(state)))
 
     def together(self, state: Tensor, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
         """[day, stock, hidden] -> the same, informed by neighbours; nodes as in `GraphAttention`."""
-        return state if self.graph is None else self.graph(state, edge_index, edge_attr, self.depth_drop)
+        if self.graph is None:
+            return state
+        days, stocks = state.shape[:2]
+        at_once = max(self.micro_batch * days // stocks, 1)
+        if not 0 < self.micro_batch < stocks or at_once >= days:
+            return self.graph(state, edge_index, edge_attr, self.depth_drop)
+        parts = split_days(edge_index, edge_attr, days, stocks, at_once)
+        return torch.cat(
+            [
+                checkpoint(self.graph, part, *edges, self.depth_drop, use_reentrant=False)
+                for part, edges in zip(state.split(at_once), parts, strict=True)
+            ]
+        )
+
+    def _stocks(self, x: Tensor, last: int) -> tuple[Tensor, Tensor]:
+        state, lags = self._remembered(x, last)
+        return self.with_cycles(state, x), lags
+
+    def _remembered(self, x: Tensor, last: int) -> tuple[Tensor, Tensor]:
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bf16):
+            state, lags = self.temporal(self.selection(x)[0], last)
+        return state.float(), lags.float()
+
+    def _in_parts(
+        self, run: Callable[[Tensor, int], tuple[Tensor, Tensor]], x: Tensor, last: int
+    ) -> tuple[Tensor, Tensor]:
+        if not 0 < self.micro_batch < x.shape[1]:
+            return run(x, last)
+        parts = [checkpoint(run, part, last, use_reentrant=False) for part in x.split(self.micro_batch, 1)]
+        return torch.cat([state for state, _ in parts], 1), torch.cat([lags for _, lags in parts], 1)
 
     def forward(self, x: Tensor, last: int, edge_index: Tensor, edge_attr: Tensor) -> Tensor:
         return self.together(self.stocks(x, last)[0], edge_index, edge_attr)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from atft.panel.bars import Grid
 from atft.panel.features import FAMILIES, MARKET, RELATIVE, market_state, prepared
+from atft.panel.store import scratch_array
 
 STOCKS_AT_ONCE = 125  # whose features stand in memory together
 DAYS_AT_ONCE = 8
@@ -60,7 +61,7 @@ def library_features(grid: Grid, folder: Path, families: Sequence[str]) -> RawFe
 
     dates, stocks = len(grid.dates), len(grid.codes)
     scratch = folder / "raw.scratch"
-    raw = np.memmap(scratch, np.float32, "w+", shape=(dates, stocks, len(names)))
+    raw = scratch_array(scratch, (dates, stocks, len(names)))
     for start in range(0, stocks, STOCKS_AT_ONCE):
         end = min(start + STOCKS_AT_ONCE, stocks)
         rows = prepared(grid.stocks(start, end))

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from atft.errors import InputError
+from atft.program import out_of_memory
 
 PRICES = ("open", "high", "low", "close")
 REQUIRED = ("date", "code", *PRICES, "volume")
@@ -100,6 +101,8 @@ def readable(file: Path | str) -> Iterator[None]:
     try:
         yield
     except (pl.exceptions.PolarsError, pa.ArrowException, OSError, ValueError) as error:
+        if out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{file}: cannot be read ({reason}); is it whole, and of the kind its name says?") from error
 

@@ -1,6 +1,8 @@
 """The panel on disk: memory-mapped Arrow, one record batch a day, so that any window of days is a view."""
 
 import json
+import math
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from atft.errors import InputError
+from atft.program import out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,6 +125,8 @@ def read_panel(folder: Path) -> Panel:
         whole = pa.memory_map(str(file)).read_buffer()
         table = pa.ipc.open_file(pa.BufferReader(whole)).read_all()
     except (pa.ArrowInvalid, OSError) as error:
+        if out_of_memory(error):
+            raise
         reason = str(error).splitlines()[0]
         raise InputError(f"{file}: cannot be read ({reason}); rebuild it with `dvc repro -f cache`") from error
     arrays: dict[str, Any] = {name: _view(whole, table.column(name)) for name in table.schema.names if name != "date"}
@@ -139,6 +144,18 @@ def _view(whole: pa.Buffer, column: pa.ChunkedArray) -> NDArray[Any]:
     (step,) = set(np.diff(address).tolist()) or {0}
     inner = np.empty(kind.shape, dtype).strides
     return np.ndarray((len(address), *kind.shape), dtype, whole, int(address[0] - whole.address), (step, *inner))
+
+
+def scratch_array(file: Path, shape: Sequence[int]) -> NDArray[np.float32]:
+    """A writable map of a new file, all zeros.
+
+    Its room on the disk is taken at once: a map of a file with holes ends the process, without a
+    word, at the first write that finds the disk full.
+    """
+    size = max(4 * math.prod(shape), 1)
+    with file.open("wb") as new:
+        os.posix_fallocate(new.fileno(), 0, size)
+    return np.memmap(file, np.float32, "r+", shape=tuple(shape))
 
 
 def folds(splits: pl.DataFrame) -> Sequence[int]:

@@ -14,6 +14,7 @@ from atft.panel.audit import Rows, audit
 from atft.panel.bars import Grid
 from atft.panel.raw import DAYS_AT_ONCE, RawFeatures, in_blocks
 from atft.panel.sources import batches, check_bars, named, raw_files, readable, scan, typed
+from atft.panel.store import scratch_array
 
 BATCH_BYTES = 8 * 2**20  # of rows that are laid out together
 
@@ -196,7 +197,7 @@ def laid_out(
     if (np.diff(rows.day[rows.known]) >= 0).all():
         yield from _streamed(files, columns, rows, shape)
         return
-    raw = np.memmap(scratch, np.float32, "w+", shape=shape)
+    raw = scratch_array(scratch, shape)
     there = np.zeros((dates, stocks), bool)
     there[rows.day[rows.known], rows.stock[rows.known]] = True
     for day, stock, values in _batches(files, columns, rows):

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from atft.errors import InputError
+from atft.program import out_of_memory
 
 
 def save_weights(module: nn.Module, file: Path, facts: dict[str, Any]) -> None:
@@ -28,4 +29,6 @@ def load_weights(module: nn.Module, file: Path, stage: str) -> None:
             weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
         module.load_state_dict(weights, strict=True)
     except (OSError, SafetensorError, RuntimeError) as error:
+        if out_of_memory(error):
+            raise
         raise InputError(f"{file}: does not fit this network ({error}); run `dvc repro -f {stage}`") from error

@@ -43,10 +43,19 @@ def training_summary(model: str, fits: Sequence[dict[str, Any]]) -> dict[str, An
     return {"model": model, "stop_rank_ic": sum(quality) / len(quality) if quality else None, "fits": list(fits)}
 
 
-def pretraining_summary(epochs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """`metrics/pretrain.json`: every epoch, and the mean loss of the last ones beside that of predicting zero."""
+def pretraining_summary(epochs: Sequence[dict[str, Any]], probes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """`metrics/pretrain.json`: all epochs and probes, and the means over fits of the last epoch and of the probes.
+
+    A mean is None where a fit has no value.
+    """
     last = [row for row in epochs if row["epoch"] == max(row["epoch"] for row in epochs)]
-    names = ("loss", "zero_loss")
-    return {name: sum(row[name] for row in last) / len(last) if last else None for name in names} | {
-        "epochs": list(epochs)
-    }
+    who = ("fold", "seed", "epoch")
+    probed = {kind: _mean_row([row[kind] for row in probes]) for kind in ("pretrained", "random")}
+    means = {"loss": None} | {name: value for name, value in _mean_row(last).items() if name not in who}
+    return means | {"probe": probed, "probes": list(probes), "epochs": list(epochs)}
+
+
+def _mean_row(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """Mean of each column over `rows` of the same columns."""
+    columns = {name: [row[name] for row in rows] for name in (rows[0] if rows else ())}
+    return {name: None if None in values else sum(values) / len(values) for name, values in columns.items()}

@@ -162,8 +162,8 @@ def score_ranker(
 
 
 NETWORK_SETTINGS = (
-    "patience", "days_per_step", "micro_batch", "optimizer", "lr", "weight_decay", "feature_clip", "ema_decay",
-    "regime_weighting", "turnover_threshold",
+    "patience", "freeze_epochs", "days_per_step", "micro_batch", "optimizer", "lr", "weight_decay", "feature_clip",
+    "ema_decay", "regime_weighting", "turnover_threshold",
 )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """What a killed stage had done, for the next run of the very same configuration to go on from."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -81,8 +82,10 @@ class Checkpoint:
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Keep `state`: tensors, and containers of them and of plain values."""
+        content = io.BytesIO()  # torch's own writer has no name for a full disk
+        torch.save(state, content)
         with new_file(self.file) as file:
-            torch.save(state, file)
+            file.write_bytes(content.getbuffer())
         self._taken = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:

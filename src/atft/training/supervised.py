@@ -112,6 +112,7 @@ def train_network(
     feature_clip: float,
     ema_decay: float,
     patience: int,
+    freeze_epochs: int,
     days_per_step: int,
     micro_batch: int,
     regime_weighting: float,
@@ -122,6 +123,8 @@ def train_network(
     listener: Listener | None = None,
 ) -> list[dict[str, Any]]:
     """Fit in place; the weights of the epoch with the best mean RankIC on `stop` stay. One row per epoch.
+
+    In the first `freeze_epochs` epochs the heads alone are fitted.
 
     With `ema_decay` `stop` judges, and what stays is, the mean of the weights over steps.
 
@@ -138,8 +141,10 @@ def train_network(
         regimes = RegimeWeights(states, train, panel.horizons, panel.delay, strength=regime_weighting)
     average = WeightAverage(network, ema_decay) if ema_decay else None
     title = f"train fold {fold} seed {seed}"
-    task = Ranking(network, source, stop, objective, patience, turnover_threshold, regimes, average, title, listener)
-    descent = make_optimizer(optimizer, network, lr, weight_decay, feature_clip)
+    descent = make_optimizer(optimizer, network, lr, weight_decay, feature_clip)  # of all weights, frozen ones too
+    task = Ranking(
+        network, source, stop, objective, patience, freeze_epochs, turnover_threshold, regimes, average, title, listener
+    )
     if average:
         descent.register_step_post_hook(lambda *_: average.update())
     runs = consecutive(train, source.lookback, days_per_step)
@@ -166,6 +171,7 @@ class Ranking:
         stop: Sequence[int],
         objective: Objective,
         patience: int,
+        freeze_epochs: int,
         turnover_threshold: float,
         regimes: RegimeWeights | None,
         average: WeightAverage | None,
@@ -180,6 +186,8 @@ class Ranking:
         self._best, self._since, self._turnover = -np.inf, 0, None
         self.best_weights = copy.deepcopy(network.state_dict())
         self.history: list[dict[str, Any]] = []
+        self._freeze_epochs = freeze_epochs
+        self._freeze()
 
     def loss(self, block: Block) -> Tensor:
         forecast, targets = self._forecast(block)
@@ -221,6 +229,7 @@ class Ranking:
         )
         if self._listener:
             self._listener(self.history)
+        self._freeze()
         return self._since >= self._patience
 
     def state_dict(self) -> dict[str, Any]:
@@ -240,11 +249,17 @@ class Ranking:
         self.module.encoder.depth_drop = state["depth_drop"]
         self._best, self.best_weights, self._since = state["best"], state["best_weights"], state["since"]
         self._turnover, self.history = state["turnover"], json.loads(state["history"])
+        self._freeze()
         self._watch.load_state_dict(state["watch"])
         if self._average:
             self._average.load_state_dict(state["average"])
         if self._regimes:
             self._regimes.load_state_dict(state["regimes"])
+
+    def _freeze(self) -> None:
+        """Fix the encoder's weights, or set them free: optimisers pass over what has no gradient."""
+        if self._freeze_epochs:
+            self.module.encoder.requires_grad_(len(self.history) >= self._freeze_epochs)
 
     def _forecast(self, block: Block) -> tuple[Forecast, Targets]:
         forecast = self.module(block.x, len(block.days), block.edge_index, block.edge_attr)
@@ -260,26 +275,36 @@ class Ranking:
 
 
 def forecast_days(network: AtftGatFan, source: Source, days: Sequence[int]) -> Iterator[Scored]:
-    """The forecast of each day in turn; the network must be on the source's device.
+    """The forecast of each day in turn; the network must be on the source's device."""
+    panel = source.panel
+    network.eval()
+    for day, state in zip(days, encoded_days(network.encoder, source, days), strict=True):
+        with torch.inference_mode():
+            forecast = network.judge(state)
+        quantiles = None if forecast.quantiles is None else _of_tradable(panel, day, forecast.quantiles)
+        yield Scored(_of_tradable(panel, day, forecast.score), quantiles)
 
-    The encoder always passes over the whole group of days that share an anchor, and the graph
+
+def encoded_days(encoder: Encoder, source: Source, days: Sequence[int]) -> Iterator[Tensor]:
+    """The states [1, stock, hidden] of each day in turn; the encoder must be on the source's device.
+
+    Selection and temporal encoder always pass over the whole group of days that share an anchor, FAN and graph
     over one day: shapes depend on the date alone, so a day's scores do not depend, to the last bit,
     on which other days are asked for.
     """
-    panel, lookback = source.panel, network.encoder.lookback
-    network.eval()
-    group, states = None, torch.empty(0)
+    lookback = encoder.lookback
+    encoder.eval()
+    group, x, states = None, torch.empty(0), torch.empty(0)
     for day in days:
         start = block_start(day, lookback)
         with torch.inference_mode():
             if group != start:
                 x = source.rows(start, start + 2 * lookback - 1)
-                group, states = start, network.encoder.stocks(x, lookback)[0]
+                group, states = start, encoder.remembered(x, lookback)[0]
             offset = day - (start + lookback - 1)
-            state = network.encoder.together(states[offset : offset + 1], *source.edges(day))
-            forecast = network.judge(state)
-        quantiles = None if forecast.quantiles is None else _of_tradable(panel, day, forecast.quantiles)
-        yield Scored(_of_tradable(panel, day, forecast.score), quantiles)
+            state = encoder.with_cycles(states[offset : offset + 1], x[offset : offset + lookback])
+            state = encoder.together(state, *source.edges(day))
+        yield state
 
 
 def stacked(days: Iterable[Scored]) -> Scored:
