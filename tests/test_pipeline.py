@@ -120,6 +120,15 @@ def test_a_planted_lie_is_found(tmp_path: Path, file: str, old: str, new: str, s
     assert any(says in lie for lie in lies(tmp_path)), lies(tmp_path)
 
 
+def test_plots_over_dates_know_that_they_are_dates() -> None:
+    """DVC's own templates take x for a number: of dates they draw an empty chart."""
+    plots = [next(iter(plot.values())) for plot in yaml.safe_load((ROOT / "dvc.yaml").read_text())["plots"]]
+    over_dates = {plot.get("template") for plot in plots if plot["x"] == "date"}
+    assert over_dates == {"by_date"}
+    spec = json.loads((ROOT / ".dvc/plots/by_date.json").read_text())
+    assert spec["encoding"]["x"]["type"] == "temporal"
+
+
 def test_evaluate_knobs_are_declared_by_evaluate_alone() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     assert [name for name, stage in stages.items() if "evaluate" in stage["params"]] == ["evaluate"]

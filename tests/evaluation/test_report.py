@@ -138,6 +138,9 @@ def test_reversal_beside_the_model_is_reversal_as_a_model(market: Market) -> Non
     result = summary_of(market, market.reversal())
     for name in ("rank_ic", "rank_ic_t", "sharpe", "sharpe_net"):
         assert result[name] == pytest.approx(result[f"reversal_{name}"]), name
+    assert (result["over_reversal_rank_ic"], result["over_reversal_rank_ic_t"]) == (0, None)
+    luck = summary_of(market, noise(market))
+    assert luck["over_reversal_rank_ic"] == pytest.approx(luck["rank_ic"] - luck["reversal_rank_ic"])
     tuned = replace(RULES, smoothing=0.8, exit_quantile=0.3, trade_share=0.5, neutral="beta_sector")
     other = summary_of(market, market.reversal(), rules=tuned)
     assert other["reversal_sharpe_net"] == result["reversal_sharpe_net"]

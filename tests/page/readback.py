@@ -35,7 +35,7 @@ def value_at(files: Mapping[str, Path], key: str) -> Any:
 def agrees(text: str, value: Any) -> bool:
     """Whether the text is the value, rounded to the digits that the text has."""
     if value is None or isinstance(value, str):
-        return text == ("undefined" if value is None else value)
+        return text == ("n/a" if value is None else value)
     number, _, unit = text.replace("\N{MINUS SIGN}", "-").replace(",", "").partition("\N{NO-BREAK SPACE}")
     digits = len(number.partition(".")[2])
     return abs(float(number) - value * UNITS.get(unit, 1.0)) <= 0.5 * 10**-digits + 1e-9

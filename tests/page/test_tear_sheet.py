@@ -72,7 +72,7 @@ def test_undefined_is_said_with_its_reason_and_nan_never(written: Written) -> No
     text = written.page.read_text()
     script_free = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
     assert not re.search(r"\b(nan|NaN|None|null|inf)\b", script_free)
-    note = re.search(r'data-key="trials.overfitting">undefined<sup><a href="#note-(\d+)"', text)
+    note = re.search(r'data-key="trials.overfitting">n/a<sup><a href="#note-(\d+)"', text)
     assert note
     assert f'<li id="note-{note[1]}">It takes two trials on the same days.' in text
 
@@ -118,7 +118,7 @@ def test_the_calendar_has_every_day_of_every_fold_once() -> None:
     assert [(s.role, s.width) for s in second] == [("train", 50)]
 
 
-VALID = {"rank_ic_low": 0.01, "rank_ic_t": 2.0, "reversal_rank_ic": 0.02, "neutral_rank_ic_low": -0.01,
+VALID = {"rank_ic_low": 0.01, "rank_ic_t": 2.0, "over_reversal_rank_ic_t": 1.9, "neutral_rank_ic_low": -0.01,
          "neutral_rank_ic_t": 3.0, "sharpe_net_low": None,
          "sharpe_net": 1.0, "days": 100, "minimum_track_record": 99.5, "psi_alerts": 1}  # fmt: skip
 

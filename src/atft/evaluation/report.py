@@ -74,7 +74,7 @@ def evaluate_scores(
             trades = name in tradable_roles
             facts = _facts(pool, role, market, rules, trades)
             together = _facts(pool, ensemble(role), market, rules, trades) if len(role.seeds) > 1 else None
-            beside = _beside(pool, role, market, rules, oracle, trades)
+            beside = _beside(pool, role, facts["rank_ic"], market, rules, oracle, trades)
             for h, horizon in enumerate(market.horizons):
                 here = {key: values[:, :, h] for key, values in facts.items()}
                 daily.append(_daily(role, market, horizon, here))
@@ -117,6 +117,7 @@ def _facts(pool: Executor, role: Role, market: Market, rules: Rules, trades: boo
 def _beside(
     pool: Executor,
     role: Role,
+    ranked: Array,
     market: Market,
     rules: Rules,
     oracle: Mapping[str, Array] | None,
@@ -124,6 +125,7 @@ def _beside(
 ) -> list[dict[str, Any]]:
     """For each horizon: reversal, the equal-weighted market and, where known, the oracle.
 
+    `ranked` is the RankIC of the scores, [seed, day, horizon]; reversal's is held against it day by day.
     `oracle_rank_ic` is the RankIC of the true expected return; `sees_PART` is the mean daily rank
     correlation of the score with the expectation of one planted part.
     """
@@ -134,9 +136,13 @@ def _beside(
     def one(h: int) -> dict[str, Any]:
         horizon = market.horizons[h]
         ic = rank_ic(reversal, np.ascontiguousarray(returns[:, :, h]))
+        _, known, known_t = _ic_row(ic, horizon)
+        _, ahead, ahead_t = _ic_row(over_seeds(ranked[:, :, h]) - ic, horizon)
         found: dict[str, Any] = {
-            "reversal_rank_ic": mean(ic),
-            "reversal_rank_ic_t": newey_west_t(ic, default_lags(int(np.isfinite(ic).sum()), horizon)),
+            "reversal_rank_ic": known,
+            "reversal_rank_ic_t": known_t,
+            "over_reversal_rank_ic": ahead,
+            "over_reversal_rank_ic_t": ahead_t,
             "market_sharpe": metrics.sharpe(market.equal_weight[role.days], rules.periods_per_year),
         }
         if trades:
@@ -147,8 +153,8 @@ def _beside(
             return found
         parts = {part: values[role.days, :, h].astype(np.float32) for part, values in oracle.items()}
         total = sum(values[role.days, :, h] for values in oracle.values())
-        ranked = np.isfinite(role.score[0][:, :, h])
-        truth = np.where(ranked, total, np.nan).astype(np.float32)
+        scored = np.isfinite(role.score[0][:, :, h])
+        truth = np.where(scored, total, np.nan).astype(np.float32)
         found["oracle_rank_ic"] = mean(rank_ic(truth, np.ascontiguousarray(returns[:, :, h])))
         for part, values in parts.items():
             sight = [rank_ic(np.ascontiguousarray(score[:, :, h]), values) for score in role.score]
@@ -247,7 +253,7 @@ def _breakdown(role: Role, market: Market, horizon: int, facts: dict[str, Array]
         for kind, name, now, before in groups
     ]
     within = over_seeds(facts["sector"])
-    for number, name in enumerate(market.sector_names):
+    for number, name in sorted(enumerate(market.sector_names), key=lambda sector: sector[1]):
         if np.isfinite(within[:, number]).any():
             rows.append(("sector", name or "unknown", *_ic_row(within[:, number], horizon), None))
     schema = {"kind": pl.String, "group": pl.String, "days": pl.Int64, "rank_ic": pl.Float64,

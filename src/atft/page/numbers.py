@@ -11,7 +11,7 @@ DIGITS: dict[Form, int] = {
     "ic": 3, "ratio": 2, "t": 1, "percent": 1, "percent2": 2, "share": 0, "count": 0, "bps": 1, "money": 1,
     "weight": 4, "fine": 5, "days": 0,
 }  # fmt: skip
-NO_BOOK = "No book: these scores come from a model that saw later days, or the block is shorter than delay + horizon."
+NO_BOOK = "No book: no day of this kind, a model that saw later days, or a block shorter than delay + horizon."
 TOO_FEW = "Too few days or stocks, or no variation, for this number."
 
 
@@ -28,7 +28,10 @@ _RANK_IC = (
     "RankIC: Spearman correlation of score and forward return across the tradable stocks of a date; mean over dates, "
     "then seeds."
 )
-_INTERVAL = "95 % interval by the stationary bootstrap of dates."
+_INTERVAL = (
+    "95 % interval by the stationary bootstrap of dates, in blocks of the length that Politis and White advise. On a "
+    "few hundred days it may miss the truth by much, and t with it: where they disagree, believe the more doubtful."
+)
 _SHARPE = (
     "Sharpe: annualised ratio of mean and standard deviation of the daily returns of the long-short book, top against "
     "bottom tenth (or evaluate.quantile), 1/2 a side, in h sleeves each held h days; net is after costs."
@@ -50,6 +53,8 @@ NUMBERS: dict[str, Number] = {
     "neutral_rank_ic_high": Number("ic", _INTERVAL),
     "reversal_rank_ic": Number("ic", "Reversal: minus the last five days' return as a score, through the same code."),
     "reversal_rank_ic_t": Number("t", "t of reversal's RankIC."),
+    "over_reversal_rank_ic": Number("ic", "RankIC less reversal's, day by day."),
+    "over_reversal_rank_ic_t": Number("t", "t of the mean of these differences, Newey-West."),
     "oracle_rank_ic": Number("ic", "Oracle: the true expected return of the simulated market as a score."),
     "captured_share": Number("share", "RankIC over the oracle's.", "The oracle's own RankIC is not above 0."),
     "sharpe": Number("ratio", _SHARPE, NO_BOOK),

@@ -56,11 +56,11 @@ class Numbers:
         return True
 
     def number(self, key: str, form: Form | None = None) -> Markup:
-        """The number as a span that names its key; null is `undefined` with the reason as a footnote."""
+        """The number as a span that names its key; null is "n/a" with the reason as a footnote."""
         value, what = self.value(key), number_of(key)
         if value is None:
             mark = self.notes.mark(what.undefined)
-            return Markup('<span class="num undefined" data-key="{}">undefined{}</span>').format(key, mark)
+            return Markup('<span class="num undefined" data-key="{}">n/a{}</span>').format(key, mark)
         text = value if isinstance(value, str) else written(value, form or what.form)
         return Markup('<span class="num" data-key="{}">{}</span>').format(key, text)
 

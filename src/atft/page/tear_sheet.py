@@ -129,8 +129,9 @@ def checks(valid: Mapping[str, Any], trials: Mapping[str, Any]) -> list[Check]:
         ),
         Check(
             "Better than reversal, which needs no model?",
-            _above(valid["rank_ic_low"], valid["reversal_rank_ic"]),
-            f"Its interval begins at {{{e}rank_ic_low}}; reversal has {{{e}reversal_rank_ic}} on the same days.",
+            _above(valid["over_reversal_rank_ic_t"], CONVINCING_T),
+            f"On the same days its RankIC differs from reversal's by {{{e}over_reversal_rank_ic}}, "
+            f"with a t of {{{e}over_reversal_rank_ic_t}}.",
         ),
         Check(
             "Does it know more than volatility, beta and sector?",
