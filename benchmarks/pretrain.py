@@ -31,7 +31,7 @@ import torch
 import yaml
 
 from atft.config import Params
-from atft.graph.snapshots import Snapshots, read_snapshots, shuffled
+from atft.graph.snapshots import Snapshots, as_heard, read_snapshots
 from atft.panel.store import Panel, read_panel
 from atft.program import pin_threads
 from atft.training.checkpoint import save_weights
@@ -79,7 +79,7 @@ def outcome(
     roles = splits.filter(pl.col("fold") == fold)
     train, stop = (panel.positions(roles.filter(pl.col("role") == role)["date"]).tolist() for role in ("train", "stop"))
     shape, knobs = params.model.model_dump(exclude={"quantiles"}), params.pretrain.model_dump() | {"task": task}
-    graph = shuffled(snapshots) if params.model.graph == "shuffled" else snapshots
+    graph = as_heard(snapshots, params.model.graph)
     seed_everything(seed, fold)
     encoder = make_encoder(panel, **shape)
     start = seconds()

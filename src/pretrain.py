@@ -9,7 +9,7 @@ import polars as pl
 
 from atft import paths
 from atft.config import load_params
-from atft.graph.snapshots import read_snapshots, shuffled
+from atft.graph.snapshots import as_heard, read_snapshots
 from atft.panel.store import folds, read_panel
 from atft.program import keep_freed_memory, new_file, new_folder, pin_threads, run_program, write_json
 from atft.training.checkpoint import save_weights
@@ -26,9 +26,7 @@ def main() -> None:
     params = load_params()
     pin_threads(params.threads)
     keep_freed_memory()
-    panel, snapshots = read_panel(paths.CACHE), read_snapshots(paths.GRAPH)
-    if params.model.graph == "shuffled":
-        snapshots = shuffled(snapshots)
+    panel, snapshots = read_panel(paths.CACHE), as_heard(read_snapshots(paths.GRAPH), params.model.graph)
     splits = pl.read_csv(paths.CACHE / "splits.csv", try_parse_dates=True)
     shape, task = params.model.model_dump(exclude={"quantiles"}), params.pretrain.model_dump()
     settings = {"threads": params.threads, "seeds": params.seeds, "model": dict(params.model), "pretrain": task}

@@ -158,7 +158,7 @@ class Model(Section):
     hidden: Annotated[int, Field(ge=8)]
     heads: Count
     selection: Literal["hinge", "paper", "none"]
-    graph: Annotated[Literal["on", "off", "shuffled"], BeforeValidator(_switch)]
+    graph: Annotated[Literal["on", "plain", "shuffled", "off"], BeforeValidator(_switch)]
     graph_layers: Count
     normalization: Literal["fan", "none"]
     fan_channels: Annotated[list[str], Field(min_length=1)]

@@ -13,6 +13,7 @@ from atft.graph.edges import EDGE_FEATURES
 from atft.graph.snapshots import (
     HierarchicalGraphBuilder,
     Snapshots,
+    as_heard,
     between_stocks,
     read_snapshots,
     shuffled,
@@ -180,6 +181,14 @@ def test_shuffled_keeps_the_numbers_and_loses_the_peers(snapshots: Snapshots) ->
     assert source[peer].max() < STOCKS
     assert np.mean(source[peer] == snapshots.edge_index[0][peer]) < 0.1
     assert not np.isin([NEVER, LONELY], source[peer]).any()
+
+
+def test_plain_links_are_the_same_links_and_tell_only_their_kind(snapshots: Snapshots) -> None:
+    plain = as_heard(snapshots, "plain")
+    np.testing.assert_array_equal(plain.edge_index, snapshots.edge_index)
+    assert (plain.edge_attr[:, :4] == 0).all()
+    np.testing.assert_array_equal(plain.edge_attr[:, 4:], snapshots.edge_attr[:, 4:])
+    assert as_heard(snapshots, "on") is snapshots
 
 
 def test_hidden_peers_are_found(world: World) -> None:

@@ -19,6 +19,7 @@ EDGE_FEATURES = (
     "downward",               # sector -> industry -> stock
     "weight",                 # odds of the link in attention; the last column, and no feature to the network
 )  # fmt: skip
+MEASURED = EDGE_FEATURES[:4]  # the others say what kind of link it is
 CLIP = 4.0  # robust standard deviations; one crash day must not decide a correlation
 RECENT = 5  # days without a print after which a stock is nobody's neighbour: most are gone for good
 FLAT = 1e-4  # of its own variance: a stock that moved less on the common days has no correlation there

@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from atft.errors import InputError
-from atft.graph.edges import EDGE_FEATURES, Edges, Mask, Numbers, hierarchy, peer_edges, self_loops
+from atft.graph.edges import EDGE_FEATURES, MEASURED, Edges, Mask, Numbers, hierarchy, peer_edges, self_loops
 from atft.program import out_of_memory
 
 Snapshot = tuple[int, Numbers, NDArray[np.float32]]  # as_of, edge_index, edge_attr
@@ -169,6 +169,20 @@ def read_snapshots(folder: Path) -> Snapshots:
         edge_index=frame.select("source", "target").to_numpy().T.astype(np.int64),
         edge_attr=frame.select(EDGE_FEATURES).to_numpy().astype(np.float32),
     )
+
+
+def as_heard(snapshots: Snapshots, graph: str) -> Snapshots:
+    """The snapshots that `model.graph` asks for: as they are, `shuffled` or `plain`."""
+    if graph == "shuffled":
+        return shuffled(snapshots)
+    return plain(snapshots) if graph == "plain" else snapshots
+
+
+def plain(snapshots: Snapshots) -> Snapshots:
+    """The same links of the same kinds and odds, which tell nothing of how close two stocks are."""
+    attr = snapshots.edge_attr.copy()
+    attr[:, [EDGE_FEATURES.index(name) for name in MEASURED]] = 0
+    return Snapshots(snapshots.stocks, snapshots.as_of, snapshots.offsets, snapshots.edge_index, attr)
 
 
 def shuffled(snapshots: Snapshots) -> Snapshots:

@@ -26,7 +26,7 @@ class Encoder(nn.Module):
         edge_features: Columns of the edge attributes, the last of which is the weight of the link.
         selection: "hinge", "paper" or "none".
         attention_scores: "free" or "normalized".
-        graph: "on", "shuffled" (the caller shuffles) or "off" (stocks do not see each other).
+        graph: "off" (stocks do not see each other) or "on"; "plain" and "shuffled" are the caller's to arrange.
         normalization: "fan" or "none".
         precision: "fp32", or "bf16" for the products of selection and temporal encoder; weights, softmax over
             neighbours, heads and all that is handed on stay in single precision.

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import polars as pl
 
 from atft.errors import InputError
-from atft.graph.snapshots import Snapshots, shuffled
+from atft.graph.snapshots import Snapshots, as_heard
 from atft.model.atft_gat_fan import AtftGatFan, parameter_count
 from atft.panel.store import Panel
 from atft.training.baselines import fit_lightgbm, fit_ridge, score_baseline
@@ -204,7 +204,7 @@ def _network(manifest: Manifest, panel: Panel) -> AtftGatFan:
 
 
 def _graph(manifest: Manifest, snapshots: Snapshots) -> Snapshots:
-    return shuffled(snapshots) if manifest.architecture["graph"] == "shuffled" else snapshots
+    return as_heard(snapshots, manifest.architecture["graph"])
 
 
 def _file(manifest: Manifest, folder: Path, fold: int, seed: int) -> Path:
