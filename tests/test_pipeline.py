@@ -142,7 +142,7 @@ TINY = {
     "split": {"valid": 1, "test": 1, "block_days": 40, "stop_days": 20, "purge": 6, "min_train_days": 40},
     "graph": {"min_overlap": 40},
     "model": {"lookback": 10, "hidden": 16},
-    "pretrain": {"epochs": 1},
+    "pretrain": {"epochs": 1, "lags": [5, 10]},
     "train": {"epochs": 2, "lightgbm": {"trees": 10, "early_stopping": 0, "min_leaf": 50}},
 }  # fmt: skip
 
@@ -250,6 +250,21 @@ def test_an_evaluate_knob_reruns_evaluate_alone(clone: Path) -> None:
     planned = dvc(clone, "repro", "--dry")
     (clone / "params.yaml").write_text(text)
     assert [line.split("'")[1] for line in planned.splitlines() if line.startswith("Running stage")] == ["evaluate"]
+
+
+@pytest.mark.parametrize(
+    ("task", "losses"),
+    [
+        ("masked", {"masked_loss"}), ("contrastive", {"contrastive_loss"}),
+        ("both", {"masked_loss", "contrastive_loss"}), ("none", set()),
+    ],
+)  # fmt: skip
+def test_every_pretext_task_is_an_experiment(clone: Path, task: str, losses: set[str]) -> None:
+    dvc(clone, "exp", "run", "-n", task, "-S", f"pretrain.task={task}", "pretrain")
+    found = json.loads((clone / "metrics/pretrain.json").read_text())
+    run(clone, "git", "checkout", "-q", ".")
+    dvc(clone, "checkout")
+    assert {"masked_loss", "contrastive_loss"} & set(found) == losses
 
 
 def test_a_train_knob_never_reruns_pretrain(clone: Path) -> None:
