@@ -91,7 +91,8 @@ def anchored(
 
 SEEDS = {
     "factor": pl.Float64, "adjusted": pl.Float64, "typical": pl.Float64, "path": pl.Float64,
-    "terminal_return": pl.Float64, "bars": pl.Int64, "age": pl.Int64, "unbroken": pl.Int64, "sector": pl.Int16, "industry": pl.Int16,
+    "terminal_return": pl.Float64, "bars": pl.Int64, "age": pl.Int64, "unbroken": pl.Int64,
+    "sector": pl.Int16, "industry": pl.Int16,
 }  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """The end of a market's history, and days put behind it: of the past only what they need is computed again.
 
 Three kinds of numbers look back. Rolling ones start at the same places as in a whole build (`bars.windows`), so
-the bars since the last such place are kept. Running ones (adjustment factors, growth, counts since listing, labels as last
-known) go on from their last value (`bars.SEEDS`). Those of the whole market (averages that never end) are one
+the bars since the last such place are kept. Running ones (adjustment factors, growth, counts since listing, labels
+as last known) go on from their last value (`bars.SEEDS`). Those of the whole market (averages that never end) are one
 number a day, and all days are kept. The result is that of a whole build to the last bit.
 """
 

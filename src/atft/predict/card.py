@@ -78,7 +78,7 @@ def _data(params: Mapping[str, Any]) -> str:
 - Label: {data["label"]} forward return, {data["label_scale"]}.
 - Ranked are stocks with {data["min_history"]} bars and a mean of {data["min_dollar_volume"]:g} money traded a day.
 - Folds: {split["scheme"]}; `stop` of {split["stop_days"]} days; {split["purge"]} days purged;
-  valid {_list(split["valid"])}, test {_list(split["test"])} (blocks of {split["block_days"]} days where they are counted)."""
+  valid {_list(split["valid"])}, test {_list(split["test"])} (where counted, blocks of {split["block_days"]} days)."""
 
 
 def _judged(params: Mapping[str, Any], found: Mapping[str, Any]) -> str:

@@ -44,8 +44,8 @@ class Said:
     @property
     def mean(self) -> Single:
         """Mean over seeds of the scores themselves, [stock, horizon] of the last day; of one seed its very score."""
-        last = [score[-1] for score in self.by_seed]
-        return last[0] if len(last) == 1 else np.mean(last, axis=0, dtype=np.float64).astype(np.float32)
+        last = np.stack([score[-1] for score in self.by_seed])
+        return last[0] if len(last) == 1 else last.astype(np.float64).mean(0).astype(np.float32)
 
 
 def say(
