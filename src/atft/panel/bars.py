@@ -153,11 +153,12 @@ def on_grid(
     codes = bars.select("code") if before is None else pl.concat([bars.select("code"), before.select("code")])
     grid = bars.select("date").unique().join(codes.unique(), how="cross")
     grid = grid.join(bars, on=["date", "code"], how="left")
-    names = {name: f"{name}_before" for name in SEEDS}
-    earlier = pl.DataFrame(schema={"code": pl.String} | SEEDS) if before is None else before
-    grid = grid.join(earlier.rename(names), on="code", how="left").sort("code", "date")
+    names = {name: f"{name}_before" for name in SEEDS} if before is not None else {}
+    if before is not None:
+        grid = grid.join(before.rename(names), on="code", how="left")
+    grid = grid.sort("code", "date")
     row = pl.int_range(pl.len(), dtype=pl.Int64).over("code") - quiet
-    seed = {name: pl.col(f"{name}_before") for name in SEEDS}
+    seed = {name: pl.col(names[name]) if names else pl.lit(None, kind) for name, kind in SEEDS.items()}
     old = seed["age"].fill_null(0) > 0
     step = pl.col("adjustment_factor").fill_null(1.0)
     factor = pl.when(row == 0).then(seed["factor"].fill_null(1.0) * step).otherwise(step).cum_prod()

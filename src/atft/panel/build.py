@@ -74,6 +74,7 @@ def build_panel(
         raise InputError(f"data.label: {label} needs sectors; map data.file.columns.sector, or choose another label")
     grid = replace(on_grid(bars, max_daily_return, news_volume), warm=max(REACH, beta_days))
     grid = with_universe(grid, min_history, min_dollar_volume, first_volume(bars))
+    grid = replace(grid, frame=grid.frame.drop("factor", "adjusted", "typical", "terminal_return"))
     if "beta" in label:
         grid = with_beta(grid, beta_days)
     universe = grid.dense("tradable")
