@@ -17,7 +17,7 @@ from atft.config import Params, load_params
 from atft.errors import InputError
 from atft.evaluation.facts import QUANTILES, Rules
 from atft.graph.snapshots import HierarchicalGraphBuilder, Snapshots, read_snapshots
-from atft.panel.sources import bars_of, load_bars
+from atft.panel.sources import bars_of, has_files, load_bars
 from atft.panel.store import Panel, read_panel
 from atft.panel.tail import Recipe
 from atft.predict import checks
@@ -123,7 +123,7 @@ def new_bars(params: Params, data: Path | None, last: date, day: date | None) ->
         if not data.exists():
             raise InputError(f"--data: {data} is not there; name a file, or a folder, of bars")
         return bars_of(data, file.path, file.columns, file.sectors)
-    there = params.data.source == "file" and any(paths.RAW.glob(file.path))
+    there = params.data.source == "file" and has_files(paths.RAW, file.path)
     if not there or (day is not None and day <= last):
         return None
     return load_bars(paths.RAW, file.path, file.columns, file.sectors, since=last)

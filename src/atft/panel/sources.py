@@ -58,6 +58,11 @@ def bars_of(path: Path, pattern: str, columns: Mapping[str, str | None], sectors
     return check_bars(_read(path, columns), str(path), sectors)
 
 
+def has_files(raw: Path, pattern: str) -> bool:
+    """Whether `load_bars` would find any file."""
+    return any(file.suffix.lower() in _SCANNERS for file in raw.glob(pattern))
+
+
 def named(files: Sequence[Path]) -> str:
     """The files as an error message names them."""
     return str(files[0]) if len(files) == 1 else f"{files[0]} .. {files[-1]} ({len(files)} files)"
