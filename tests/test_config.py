@@ -91,7 +91,7 @@ def load(folder: Path, monkeypatch: pytest.MonkeyPatch, **knobs: Any) -> Any:
         ("pretrain__lags", [], "pretrain.lags: List should have at least 1 item"),
         ("predict__fold", "newest", "predict.fold"),
         ("predict__seeds", [], "predict.seeds"),
-        ("predict__book_days", 5, "predict.book_days: 5 days are too few .* primary_horizon . 1 = 6"),
+        ("predict__book_days", 5, "predict.book_days: 5 days are too few .*primary_horizon . 1 = 6"),
         ("predict__retrain_after", 0, "predict.retrain_after: Input should be greater than or equal to 1"),
         ("predict__stale_after", -1, "predict.stale_after: Input should be greater than or equal to 0"),
         ("predict__universe_change", 1.5, "predict.universe_change: Input should be less than or equal to 1"),

@@ -43,6 +43,7 @@ def test_the_fold_that_never_saw_the_day(table: pl.DataFrame, number: int, fold:
 def test_one_fold_for_every_day_but_those_it_learned_from() -> None:
     assert [fold_of(WALK, day(n), 0) for n in (30, 39, 40, 90)] == [None, None, 0, 0]
     assert fold_of(WALK, day(46), 1) is None
+    assert fold_of(KFOLD, day(35), 0) is None  # it learned from days after its block
     with pytest.raises(InputError, match=r"predict.fold: 7 is no fold; there are \[0, 1\]"):
         fold_of(WALK, day(90), 7)
 

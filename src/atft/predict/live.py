@@ -124,7 +124,10 @@ def append(
         _refuse_older(bars, cache)
         return before
     recipe = kitchen.recipe
-    tail = read_tail(folder) if _facts(folder).get("name") == name else Tail.of(read_history(), recipe)
+    if _facts(folder).get("name") == name:
+        tail = read_tail(folder)
+    else:  # the files may already hold the new days
+        tail = Tail.of(read_history().filter(pl.col("date") <= before.last), recipe)
     if tail.last != before.last:
         raise InputError(
             f"data/raw ends on {tail.last} and the cache on {before.last}; run `dvc repro` so that both are the same"
