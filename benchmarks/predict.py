@@ -30,7 +30,7 @@ from atft.panel.store import read_panel
 from atft.predict.book import orders
 from atft.predict.checks import out_of_range
 from atft.predict.live import append
-from atft.predict.scores import data_name, say
+from atft.predict.scores import Memory, data_name, say
 from atft.program import pin_threads
 from atft.training.checkpoint import save_weights
 from atft.training.rankers import Manifest
@@ -100,8 +100,12 @@ def main() -> None:
         splits = pl.DataFrame(
             {"fold": 0, "date": [cache.dates[i].item() for i in (-90, -60)], "role": ["stop", "test"]}
         )
-        said = clock("scores of the book's days", lambda: say(manifest, root / "models", history, splits, [0], day,
-                     params.predict.book_days, "unseen"))  # fmt: skip
+        memory = Memory.of(root / "said", manifest, "a model")
+        ask = partial(say, manifest, root / "models", history, splits, [0])
+        rest = params.predict.book_days, "unseen", memory
+        before = history.panel.dates[row - 1].item()
+        clock("first scores of a model: the book's days", lambda: ask(before, *rest))
+        said = clock("scores, those of earlier days kept", lambda: ask(day, *rest))
         rules = Rules(**dict(params.evaluate))
         score = np.ascontiguousarray(said.together[:, :, data.horizons.index(rules.primary_horizon)])
         clock("two books", lambda: [orders(history.panel, said.days, score, rules, long_only=x) for x in (False, True)])
@@ -114,12 +118,18 @@ def main() -> None:
         same = np.array_equal(history.panel.features[row], whole.features[-1], equal_nan=True)
     base = clock.parts["panel built again"][1] + clock.parts["graph built again"][1]
     shape = "x".join(map(str, whole.features.shape))
-    print(f"{shape} (days, stocks, features), {THREADS} threads on {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}; "
-          f"one seed, book of {params.predict.book_days} days; the day equals that of a whole build: {same}\n")  # fmt: skip
+    print(f"{shape} (days, stocks, features), {THREADS} threads on {os.cpu_count()} cores, "
+          f"load {os.getloadavg()[0]:.1f}; one seed, book of {params.predict.book_days} days; "
+          f"the day equals that of a whole build: {same}\n")  # fmt: skip
     print("| part | wall, s | process, s | a rebuild's process time is so many times as much |\n|---|---|---|---|")
-    print(clock.table(["a day appended", "scores of the book's days", "two books", "warnings and fingerprint"],
+    print(clock.table(["a day appended", "scores, those of earlier days kept", "two books", "warnings and fingerprint"],
                       "a day appended and ranked", base))  # fmt: skip
-    for part in ("the first day of a cache: all bars once", "panel built again", "graph built again"):
+    for part in (
+        "the first day of a cache: all bars once",
+        "first scores of a model: the book's days",
+        "panel built again",
+        "graph built again",
+    ):
         print(clock.table([part], part, base).splitlines()[0])
     assert same
 

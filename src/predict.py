@@ -25,7 +25,7 @@ from atft.predict.book import EXPOSURE, Orders, orders
 from atft.predict.card import model_card
 from atft.predict.live import History, Kitchen, append, name_of, read_live
 from atft.predict.policy import LEARNED, age, learned_until, seeds_of
-from atft.predict.scores import Said, data_name, model_name, say
+from atft.predict.scores import Memory, Said, data_name, model_name, say
 from atft.program import new_file, pin_threads, run_program, write_json
 from atft.training.rankers import Manifest, read_manifest
 from cache import feature_maker, read_source
@@ -48,7 +48,10 @@ def main() -> None:
         raise InputError(f"--date {day}: no bars of that day; the last one with bars is {history.last}")
     splits = pl.read_csv(paths.CACHE / "splits.csv", try_parse_dates=True)
     seeds = seeds_of(manifest.seeds, params.predict.seeds)
-    said = say(manifest, paths.RANKER, history, splits, seeds, day, params.predict.book_days, params.predict.fold)
+    model = model_name(paths.RANKER)
+    memory = Memory.of(paths.SAID, manifest, model)
+    policy = params.predict
+    said = say(manifest, paths.RANKER, history, splits, seeds, day, policy.book_days, policy.fold, memory)
     rules = Rules(**dict(params.evaluate))
     h = manifest.horizons.index(rules.primary_horizon)
     score = np.ascontiguousarray(said.together[:, :, h])
@@ -61,7 +64,7 @@ def main() -> None:
         "date": str(day),
         "fold": said.folds[-1],
         "seeds": seeds,
-        "model": model_name(paths.RANKER),
+        "model": model,
         "data": data_name(history, row, manifest.architecture["lookback"]),
         "warnings": [{"kind": warn.kind, "text": warn.text} for warn in found],
         **{name: cost_of(book, rules.cost_bps) for name, book in books.items()},

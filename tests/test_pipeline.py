@@ -377,14 +377,15 @@ def test_predict_says_of_a_held_out_day_what_evaluate_said(clone: Path, tmp_path
     written = pl.read_parquet(clone / "data/predictions.parquet")
     roles = pl.read_csv(clone / "data/cache/splits.csv", try_parse_dates=True)
     for role, name in (("valid", "ranks.parquet"), ("test", "ranks.csv")):
-        day = roles.filter(pl.col("role") == role)["date"].sort()[25]
+        fold, day = roles.filter(pl.col("role") == role).sort("date").select("fold", "date").row(25)
         result = predict(clone, "--date", str(day), "--output", str(tmp_path / name))
         assert result.returncode == 0, result.stderr
         scores = {"score_1": pl.Float32, "score_5": pl.Float32}
         file = tmp_path / name
         ranks = pl.read_parquet(file) if role == "valid" else pl.read_csv(file, schema_overrides=scores)
         for horizon in (1, 5):
-            rows = written.filter((pl.col("date") == day) & (pl.col("horizon") == horizon)).sort("code")
+            here = (pl.col("date") == day) & (pl.col("fold") == fold) & (pl.col("horizon") == horizon)
+            rows = written.filter(here).sort("code")
             ranked = ranks.filter(pl.col("rank").is_not_null()).sort("stock")
             assert ranked["stock"].to_list() == rows["code"].to_list()
             assert ranked[f"score_{horizon}"].to_list() == rows["score"].to_list()

@@ -61,8 +61,8 @@ def _anchor(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def appended(
     folder: Path, bars: pl.DataFrame, steps: list[int], families: list[str], **knobs: Any
-) -> tuple[Panel, int]:
-    """The panel without the last days, to which they are then added in `steps`; and the number of its first day."""
+) -> tuple[Panel, int, Tail]:
+    """The panel without the last days, to which they are then added in `steps`; its first day's number; its tail."""
     dates = bars["date"].unique().sort()
     known, start = len(dates) - sum(steps), 0
     first = bars.filter(pl.col("date") < dates[known])
@@ -87,7 +87,7 @@ def appended(
         panel, start = read_panel(out), keep
         write_tail(out, tail.cut(how))
         tail = read_tail(out)
-    return panel, start
+    return panel, start, tail
 
 
 def differences(panel: Panel, start: int, whole: Panel) -> list[str]:
@@ -114,9 +114,15 @@ def test_appended_days_are_those_of_a_whole_build(
     """Bit for bit, features, labels, flags and names; of the old days too, whose labels have ended meanwhile."""
     (tmp_path / "whole").mkdir()
     whole, _ = build_in(tmp_path / "whole", bars, families, label=label)
-    panel, start = appended(tmp_path, bars, steps, families, label=label)
+    panel, start, tail = appended(tmp_path, bars, steps, families, label=label)
     assert start > 0
     assert differences(panel, start, whole) == []
+    again = Tail.of(bars, recipe(label=label))
+    for name in ("seeds", "labels", "market"):
+        assert getattr(tail, name).equals(getattr(again, name)), name
+    assert (tail.volume_from, tail.grid.start) == (again.volume_from, again.grid.start)
+    frame = again.grid.frame.select(tail.grid.frame.columns)
+    assert [c for c in frame.columns if not tail.grid.frame[c].equals(frame[c], null_equal=True)] == []
 
 
 def test_windows_start_at_the_same_places_whoever_asks() -> None:

@@ -22,7 +22,7 @@ from atft.panel.store import Panel
 from atft.panel.tail import Recipe
 from atft.predict import live
 from atft.predict.live import History, Kitchen, append, name_of, read_live
-from atft.predict.scores import Said, data_name, model_name, say
+from atft.predict.scores import Memory, Said, data_name, model_name, say
 from atft.training.checkpoint import save_weights
 from atft.training.predictions import score_fold
 from atft.training.rankers import Manifest
@@ -136,6 +136,20 @@ def test_appended_days_are_ranked_as_after_a_whole_build(place: Place, tmp_path:
         for a, b in zip(found.snapshots.on(day - found.start), place.whole.snapshots.on(day), strict=True):
             np.testing.assert_array_equal(a, b)
     assert found.snapshots.as_of[-1] + found.start == place.whole.snapshots.as_of[-1] > DAYS - HIDDEN
+
+
+def test_what_was_said_is_kept_for_the_same_rows_and_model(place: Place, tmp_path: Path) -> None:
+    memory = Memory.of(tmp_path, place.manifest, "a model")
+    day = place.whole.dates[179].item()
+    ask = (place.manifest, place.models, place.whole, place.splits, SEEDS, day, 4, "unseen")
+    first = say(*ask, memory)
+    files = sorted(memory.folder.iterdir())
+    assert len(files) == 4 * len(SEEDS)
+    for one, two in zip(first.by_seed, say(*ask).by_seed, strict=True):
+        np.testing.assert_array_equal(one, two)
+    np.save(files[0], np.full((48, 2), 7, np.float32))
+    assert (np.concatenate(say(*ask, memory).by_seed) == 7).all((1, 2)).sum() == 1  # it is read, not asked again
+    assert Memory.of(tmp_path, place.manifest, "another").folder != memory.folder
 
 
 def test_days_come_in_pieces_and_twice(place: Place, tmp_path: Path) -> None:

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from hashlib import blake2b
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import polars as pl
@@ -16,10 +16,39 @@ from atft.evaluation.facts import mean_ranks
 from atft.model.atft_gat_fan import block_start
 from atft.predict.live import History
 from atft.predict.policy import folds_of
+from atft.program import new_file
 from atft.training.predictions import score_fold
 from atft.training.rankers import Manifest
+from atft.training.scratch import loaded_code, machine
 
 Single = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Scores said before, of the same rows by the same model, code, libraries and device: each day is asked once.
+
+    Attributes:
+        folder: Holds a file per day, fold and seed.
+    """
+
+    folder: Path
+
+    @classmethod
+    def of(cls, folder: Path, manifest: Manifest, model: str) -> Self:
+        found = blake2b(json.dumps([asdict(manifest), model, machine()], sort_keys=True).encode(), digest_size=12)
+        for name, file in loaded_code():
+            found.update(name.encode() + file.read_bytes())
+        return cls(folder / found.hexdigest())
+
+    def recall(self, key: str) -> Single | None:
+        """The score of this name, [stock, horizon]; None where it was never kept."""
+        file = self.folder / f"{key}.npy"
+        return np.load(file) if file.exists() else None
+
+    def keep(self, key: str, score: Single) -> None:
+        with new_file(self.folder / f"{key}.npy") as scratch, scratch.open("wb") as content:
+            np.save(content, score)
 
 
 @dataclass(frozen=True)
@@ -57,6 +86,7 @@ def say(
     day: date,
     days: int,
     fold: int | Literal["unseen"],
+    memory: Memory | None = None,
 ) -> Said:
     """Scores of `day` and of up to `days` - 1 before it, as far back as some fold never saw them.
 
@@ -70,16 +100,19 @@ def say(
     last = int(np.searchsorted(panel.dates, np.datetime64(day)))
     folds = folds_of(splits, panel.dates[max(last - days + 1, 0) : last + 1].tolist(), fold)
     rows = np.arange(last - len(folds) + 1, last + 1)
-    asked = pl.DataFrame({"fold": folds, "date": panel.dates[rows], "role": "predict"})
+    names = [data_name(history, int(row), manifest.architecture["lookback"]) for row in rows] if memory else []
     by_seed = []
     for seed in seeds:
-        parts = [
-            part
-            for one in sorted(set(folds), key=folds.index)
-            for part in score_fold(manifest, folder, panel, history.snapshots, asked, one, seed, ("predict",))
-        ]
-        assert (np.concatenate([part.days for part in parts]) == rows).all()
-        by_seed.append(np.concatenate([part.score for part in parts]))
+        keys = [f"{name}-fold{one}-seed{seed}" for name, one in zip(names, folds, strict=bool(memory))]
+        found = {i: score for i, key in enumerate(keys) if memory and (score := memory.recall(key)) is not None}
+        new = [i for i in range(len(rows)) if i not in found]
+        asked = pl.DataFrame({"fold": np.array(folds)[new], "date": panel.dates[rows[new]], "role": "predict"})
+        for one in sorted({folds[i] for i in new}):
+            for part in score_fold(manifest, folder, panel, history.snapshots, asked, one, seed, ("predict",)):
+                found |= {int(row) - int(rows[0]): part.score[i] for i, row in enumerate(part.days)}
+        for i in new if memory else []:
+            memory.keep(keys[i], found[i])
+        by_seed.append(np.stack([found[i] for i in range(len(rows))]))
     return Said(rows, folds, by_seed)
 
 
