@@ -110,8 +110,9 @@ def say(
         for one in sorted({folds[i] for i in new}):
             for part in score_fold(manifest, folder, panel, history.snapshots, asked, one, seed, ("predict",)):
                 found |= {int(row) - int(rows[0]): part.score[i] for i, row in enumerate(part.days)}
-        for i in new if memory else []:
-            memory.keep(keys[i], found[i])
+        if memory is not None:
+            for i in new:
+                memory.keep(keys[i], found[i])
         by_seed.append(np.stack([found[i] for i in range(len(rows))]))
     return Said(rows, folds, by_seed)
 
