@@ -105,7 +105,7 @@ def differences(panel: Panel, start: int, whole: Panel) -> list[str]:
 
 @pytest.mark.parametrize(
     ("steps", "families", "label"),
-    [([30], EVERYTHING, "raw"), ([1, 1, 25, 3], FAMILIES, "sector_beta_neutral")],
+    [([30], EVERYTHING, "raw"), ([1, 1, 27, 1], FAMILIES, "sector_beta_neutral")],
     ids=["at once, all families", "bit by bit, neutral labels"],
 )
 def test_appended_days_are_those_of_a_whole_build(
