@@ -89,6 +89,13 @@ def load(folder: Path, monkeypatch: pytest.MonkeyPatch, **knobs: Any) -> Any:
         ("pretrain__contrastive_weight", 0, "pretrain.contrastive_weight: Input should be greater than 0"),
         ("pretrain__lags", [3], "pretrain.lags.0: Input should be greater than or equal to 4"),
         ("pretrain__lags", [], "pretrain.lags: List should have at least 1 item"),
+        ("predict__fold", "newest", "predict.fold"),
+        ("predict__seeds", [], "predict.seeds"),
+        ("predict__book_days", 5, "predict.book_days: 5 days are too few .*primary_horizon . 1 = 6"),
+        ("predict__retrain_after", 0, "predict.retrain_after: Input should be greater than or equal to 1"),
+        ("predict__stale_after", -1, "predict.stale_after: Input should be greater than or equal to 0"),
+        ("predict__universe_change", 1.5, "predict.universe_change: Input should be less than or equal to 1"),
+        ("predict__unknown_share", -0.1, "predict.unknown_share: Input should be greater than or equal to 0"),
         ("train__freeze_epochs", -1, "train.freeze_epochs: Input should be greater than or equal to 0"),
     ],
 )

@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 import yaml
 
+from atft.panel.simulate import simulate_market
 from page.readback import agrees, value_at
 from page.readback import shown as shown_numbers
 
@@ -385,6 +387,103 @@ def test_a_role_that_learned_from_later_days_gets_no_portfolio(clone: Path) -> N
     assert found["valid"]["sharpe"] is None
     assert found["valid"]["max_drawdown"] is None
     assert found["test"]["sharpe"] is not None
+
+
+# --- tomorrow's ranks ----------------------------------------------------------------------------
+
+
+def predict(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return run(folder, sys.executable, "src/predict.py", *options)
+
+
+def test_predict_says_of_a_held_out_day_what_evaluate_said(clone: Path, tmp_path: Path) -> None:
+    """To the last bit, in both kinds of file; what it rests on stands beside, and the tree stays clean."""
+    written = pl.read_parquet(clone / "data/predictions.parquet")
+    roles = pl.read_csv(clone / "data/cache/splits.csv", try_parse_dates=True)
+    for role, name in (("valid", "ranks.parquet"), ("test", "ranks.csv")):
+        fold, day = roles.filter(pl.col("role") == role).sort("date").select("fold", "date").row(25)
+        result = predict(clone, "--date", str(day), "--output", str(tmp_path / name))
+        assert result.returncode == 0, result.stderr
+        scores = {"score_1": pl.Float32, "score_5": pl.Float32}
+        file = tmp_path / name
+        ranks = pl.read_parquet(file) if role == "valid" else pl.read_csv(file, schema_overrides=scores)
+        for horizon in (1, 5):
+            here = (pl.col("date") == day) & (pl.col("fold") == fold) & (pl.col("horizon") == horizon)
+            rows = written.filter(here).sort("code")
+            ranked = ranks.filter(pl.col("rank").is_not_null()).sort("stock")
+            assert ranked["stock"].to_list() == rows["code"].to_list()
+            assert ranked[f"score_{horizon}"].to_list() == rows["score"].to_list()
+        best = ranks.sort("rank")["score_5"].drop_nulls()
+        assert best.to_list() == sorted(best, reverse=True)
+        assert ranks["long_only_target"].sum() == pytest.approx(1)
+        facts = json.loads((tmp_path / "ranks.json").read_text())
+        assert facts["long_short"]["cost_bps"] == pytest.approx(10 * facts["long_short"]["turnover"], abs=1e-5)
+        assert facts["date"] == str(day)
+        assert facts["model"] in result.stdout
+    assert run(clone, "git", "status", "--porcelain").stdout == ""
+
+
+def test_new_bars_are_ranked_as_after_building_all_again(clone: Path, tmp_path: Path) -> None:
+    """Bars from files: the last ten days put behind the cache, then the same day of a cache that has them."""
+    folder = tmp_path / "file"
+    shutil.copytree(clone, folder, symlinks=True, ignore=shutil.ignore_patterns(".git", "tmp"))
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    merge(params, {"data": {"source": "file", "file": {"columns": {"terminal_return": "terminal_return"}}}})
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    bars = simulate_market(40, 260, "standard", 7, (1, 5), 1).bars
+    dates = bars["date"].unique().sort()
+    bars.filter(pl.col("date") < dates[-10]).write_csv(folder / "data/raw/a.csv")
+    bars.filter(pl.col("date") >= dates[-11]).write_parquet(tmp_path / "new.parquet")
+
+    def build() -> None:
+        for stage in ("cache", "graph"):
+            result = run(folder, sys.executable, f"src/{stage}.py")
+            assert result.returncode == 0, result.stderr
+
+    build()
+    found = predict(folder, "--data", str(tmp_path / "new.parquet"), "--output", str(tmp_path / "new.csv"))
+    assert found.returncode == 0, found.stderr
+    before = sorted((folder / "data/live").iterdir())
+    assert predict(folder, "--date", str(dates[-3]), "--output", str(tmp_path / "early.csv")).returncode == 0
+    assert sorted((folder / "data/live").iterdir()) == before
+    bars.filter(pl.col("date") >= dates[-10]).write_csv(folder / "data/raw/b.csv")
+    assert predict(folder, "--output", str(tmp_path / "raw.csv")).returncode == 0
+    build()
+    assert predict(folder, "--output", str(tmp_path / "whole.csv")).returncode == 0
+    for name in ("raw", "whole"):
+        assert (tmp_path / f"{name}.csv").read_bytes() == (tmp_path / "new.csv").read_bytes(), name
+    facts = [json.loads((tmp_path / f"{name}.json").read_text()) for name in ("new", "whole")]
+    assert facts[0]["data"] == facts[1]["data"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--date", "2014-01-05"], "--date 2014-01-05: no bars of that day; the last one with bars is "),
+        (["--date", "2099-01-05"], "--date 2099-01-05: no bars of that day"),
+        (["--date", "2014-06-02"], "--date 2014-06-02: every fold learned from that day or from later ones"),
+        (["--data", "nowhere.csv"], "--data: nowhere.csv is not there"),
+        (["--data", "README.md"], "README.md: does not end in .parquet, .csv"),
+        (["--data", "metrics/daily.csv"], "metrics/daily.csv: no column 'code' for code"),
+    ],
+)
+def test_what_cannot_be_predicted_is_refused_in_one_line(
+    clone: Path, tmp_path: Path, options: list[str], says: str
+) -> None:
+    result = predict(clone, *options, "--output", str(tmp_path / "ranks.csv"))
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert says in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_model_predict_says_what_to_run(clone: Path) -> None:
+    (clone / "models/ranker").rename(clone / "models/away")
+    result = predict(clone)
+    (clone / "models/away").rename(clone / "models/ranker")
+    assert result.returncode == 1
+    assert "run `dvc repro` or `dvc pull`" in result.stderr
 
 
 def leaves(node: dict[str, Any]) -> set[str]:

@@ -287,6 +287,16 @@ class Evaluate(Section):
         return self
 
 
+class Predict(Section):
+    fold: Literal["unseen"] | Whole
+    seeds: Literal["all"] | Annotated[list[Whole], Field(min_length=1)]
+    book_days: Count
+    retrain_after: Count
+    stale_after: Whole
+    universe_change: Annotated[Number, Field(ge=0, le=1)]
+    unknown_share: Annotated[Number, Field(ge=0, le=1)]
+
+
 class Params(Section):
     seeds: Annotated[list[Whole], Field(min_length=1)]
     threads: Count
@@ -297,6 +307,7 @@ class Params(Section):
     pretrain: Pretrain
     train: Train
     evaluate: Evaluate
+    predict: Predict
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
@@ -321,6 +332,11 @@ class Params(Section):
             self._views_share_no_day()
         if self.evaluate.primary_horizon not in self.data.horizons:
             raise ValueError(f"evaluate.primary_horizon: {self.evaluate.primary_horizon} is not in data.horizons")
+        if self.predict.book_days <= self.evaluate.primary_horizon:
+            raise ValueError(
+                f"predict.book_days: {self.predict.book_days} days are too few to open every sleeve of the book; set "
+                f"at least evaluate.primary_horizon + 1 = {self.evaluate.primary_horizon + 1}"
+            )
         weights = self.train.horizon_weights
         if weights is not None and len(weights) != len(self.data.horizons):
             raise ValueError(

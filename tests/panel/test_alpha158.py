@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from atft.panel import features
 from atft.panel.alpha158 import ALPHA158, WINDOWS
+from atft.panel.bars import age, unbroken
 from atft.panel.features import FAMILIES
 
 Series = NDArray[np.float64]
@@ -65,7 +66,14 @@ def grid_of(of_stock: dict[str, dict[str, Series]]) -> pl.DataFrame:
         path=pl.col("daily_return").fill_null(0.0).log1p().cum_sum().over("code"),
         market=pl.col("daily_return").mean().over("date").fill_null(0.0),
     )
-    return features.prepared(grid)
+    return features.prepared(counted(grid))
+
+
+def counted(grid: pl.DataFrame) -> pl.DataFrame:
+    """With the counts that reach back to the first bar."""
+    row = pl.int_range(pl.len(), dtype=pl.Int64)
+    grid = grid.with_columns(age=age().over("code"))
+    return grid.with_columns(unbroken=unbroken(row, pl.lit(None, pl.Int64)).over("code"))
 
 
 def evaluate(grid: pl.DataFrame, library: dict[str, pl.Expr]) -> dict[str, Series]:
@@ -291,7 +299,7 @@ def test_money_traded() -> None:
 
 
 def test_untraded_days_count_from_the_first_bar() -> None:
-    shares = one(features.untraded_share(4), close=[None, 1.0, 1.0, None, 1.0], volume=[None, 5.0, 0.0, None, 5.0])
+    shares = one(features.untraded_share(4), age=[0, 1, 2, 3, 4], volume=[None, 5.0, 0.0, None, 5.0])
     assert shares == [None, None, 0.5, pytest.approx(2 / 3), 0.5]
 
 
@@ -321,7 +329,7 @@ def test_the_calendar() -> None:
 
 
 def test_age_and_unbroken_days_count_calendar_days() -> None:
-    close = [None, 1.0, 1.0, None, 1.0, 1.0]
-    age, unbroken = one(features.listing_age(), close=close), one(features.unbroken_days(), close=close)
+    rows = counted(pl.DataFrame({"code": "A", "close": [None, 1.0, 1.0, None, 1.0, 1.0]}))
+    age, unbroken = (rows.select(x=expr)["x"] for expr in (features.listing_age(), features.unbroken_days()))
     assert [None if x is None else round(math.exp(x)) for x in age] == [None, 1, 2, 3, 4, 5]
     assert [None if x is None else round(math.expm1(x)) for x in unbroken] == [None, 0, 1, 0, 1, 2]

@@ -1,7 +1,7 @@
 """The graph through time: snapshots taken at the close of a day, used from the next day on."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,9 +31,10 @@ class HierarchicalGraphBuilder:
     min_correlation: float
     sector_edge_weight: float
 
-    def days(self, total: int) -> range:
-        """Day numbers at whose close a snapshot is taken: fixed by the calendar's start."""
-        return range(self.min_overlap - 1, total, self.every)
+    def days(self, total: int, first: int = 0) -> range:
+        """Day numbers from `first` on at whose close a snapshot is taken: fixed by the calendar's start."""
+        before = max(-(-(first - self.min_overlap + 1) // self.every), 0)
+        return range(self.min_overlap - 1 + before * self.every, total, self.every)
 
     def snapshots(
         self,
@@ -41,11 +42,18 @@ class HierarchicalGraphBuilder:
         has_bar: Mask,
         sector: NDArray[np.integer],
         industry: NDArray[np.integer],
+        start: int = 0,
+        first: int = 0,
     ) -> Iterator[Snapshot]:
-        """Each snapshot in turn, from the `window` days up to its own; arrays [day, stock], labels as of the day."""
-        for day in self.days(len(daily_return)):
-            rows = slice(max(day + 1 - self.window, 0), day + 1)
-            yield day, *self.edges(daily_return[rows], has_bar[rows], sector[day], industry[day])
+        """Each snapshot in turn, from the `window` days up to its own; arrays [day, stock], labels as of the day.
+
+        Args:
+            start: Number of the arrays' first day on the calendar.
+            first: Day number from which on snapshots are wanted; the arrays hold the window before it.
+        """
+        for day in self.days(start + len(daily_return), first):
+            rows = slice(max(day + 1 - self.window, 0) - start, day + 1 - start)
+            yield day, *self.edges(daily_return[rows], has_bar[rows], sector[day - start], industry[day - start])
 
     def edges(
         self,
@@ -83,6 +91,7 @@ class Snapshots:
         offsets: [snapshot + 1] edges of snapshot s are offsets[s]:offsets[s + 1].
         edge_index: [2, edge] source informs target, node numbers.
         edge_attr: [edge, feature] see `EDGE_FEATURES`.
+        first: Number of the first snapshot, counted from the calendar's start.
     """
 
     stocks: int
@@ -90,6 +99,7 @@ class Snapshots:
     offsets: Numbers
     edge_index: Numbers
     edge_attr: NDArray[np.float32]
+    first: int = 0
 
     def on(self, day: int) -> Edges:
         """`edge_index`, `edge_attr` known before day `day` opens; self-loops alone before the first snapshot."""
@@ -199,11 +209,47 @@ def shuffled(snapshots: Snapshots) -> Snapshots:
             continue
         # One random ring of the stocks, and the same random distances along it for everyone: no
         # neighbour is drawn twice, and all are heard about equally often.
-        draw = np.random.default_rng(s)
+        draw = np.random.default_rng(snapshots.first + s)
         ring, distance = draw.permutation(len(known)), draw.permutation(np.arange(1, max(len(known), 2)))
         nth = np.arange(len(links)) - np.searchsorted(target[links], target[links])
         seat = np.argsort(ring)[place] + distance[nth % len(distance)]
         source[links] = known[ring[seat % len(known)]]
+    return replace(snapshots, edge_index=np.stack([source, target]))
+
+
+def since(snapshots: Snapshots, day: int) -> Snapshots:
+    """The snapshot that is used on `day`, and all later ones."""
+    s = max(int(np.searchsorted(snapshots.as_of, day)) - 1, 0)
+    a = snapshots.offsets[s]
     return Snapshots(
-        snapshots.stocks, snapshots.as_of, snapshots.offsets, np.stack([source, target]), snapshots.edge_attr
+        snapshots.stocks,
+        snapshots.as_of[s:],
+        snapshots.offsets[s:] - a,
+        snapshots.edge_index[:, a:],
+        snapshots.edge_attr[a:],
+        snapshots.first + s,
     )
+
+
+def listed(snapshots: Snapshots) -> Iterator[Snapshot]:
+    """Each snapshot in turn."""
+    for day, a, b in zip(snapshots.as_of, snapshots.offsets, snapshots.offsets[1:], strict=False):
+        yield int(day), snapshots.edge_index[:, a:b], snapshots.edge_attr[a:b]
+
+
+def with_newcomers(snapshot: Snapshot, place: Numbers, stocks: int) -> Snapshot:
+    """The snapshot among more stocks: as if those that came later had been listed, and known to nobody but themselves.
+
+    Args:
+        place: [old stock] its new number, ascending.
+        stocks: How many there are now.
+    """
+    day, index, attr = snapshot
+    virtual = int(index.max()) + 1 - len(place)
+    number = np.concatenate([place, stocks + np.arange(max(virtual, 0))])
+    new = np.setdiff1d(np.arange(stocks), place)
+    own, own_attr = self_loops(stocks)
+    index = np.concatenate([number[index], own[:, new]], axis=1)
+    attr = np.concatenate([attr, own_attr[new]])
+    order = np.lexsort(index)
+    return day, index[:, order], attr[order]

@@ -35,7 +35,7 @@ BODY_TOP = pl.when(OPEN > CLOSE).then(OPEN).when(OPEN <= CLOSE).then(CLOSE)
 BODY_BOTTOM = pl.when(OPEN < CLOSE).then(OPEN).when(OPEN >= CLOSE).then(CLOSE)
 ROW = pl.int_range(pl.len(), dtype=pl.Int64)
 CLOSE_ROW = pl.when(CLOSE.is_not_null()).then(ROW.cast(pl.Float64))
-AGE = CLOSE.is_not_null().cum_max().cum_sum()  # calendar rows since the first bar, which is 1
+AGE = pl.col("age")  # calendar rows since the first bar, which is 1; 0 before
 
 
 def body() -> pl.Expr:

@@ -1,12 +1,13 @@
 """Checked bars to the panel on disk: the one place that knows the order of the steps."""
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from datetime import date
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from atft.errors import InputError
-from atft.panel.bars import Grid, money_traded, numbered_labels, on_grid, tradable
+from atft.panel.bars import REACH, Grid, anchored, money_traded, numbered_labels, on_grid, tradable
 from atft.panel.features import market_beta, prepared
 from atft.panel.labels import forward_return, group_mean, residual_label
 from atft.panel.raw import RawFeatures
@@ -71,14 +72,11 @@ def build_panel(
     bars, sector_names, industry_names = numbered_labels(bars)
     if "sector" in label and len(sector_names) == 1:
         raise InputError(f"data.label: {label} needs sectors; map data.file.columns.sector, or choose another label")
-    grid = on_grid(bars, max_daily_return, news_volume)
-    volume_from = bars.filter(pl.col("volume").is_not_null()).select(pl.col("date").min()).item()
-    grid = grid.with_columns(
-        tradable=tradable(min_history, min_dollar_volume, volume_from),
-        money_traded=money_traded().over("code").cast(pl.Float32),
-    )
-    market = pl.col("daily_return").filter("tradable").mean().over("date").fill_null(0.0)
-    grid = grid.with_columns(market=market)
+    grid = replace(on_grid(bars, max_daily_return, news_volume), warm=max(REACH, beta_days))
+    grid = with_universe(grid, min_history, min_dollar_volume, first_volume(bars))
+    grid = replace(grid, frame=grid.frame.drop("factor", "adjusted", "typical", "terminal_return"))
+    if "beta" in label:
+        grid = with_beta(grid, beta_days)
     universe = grid.dense("tradable")
     enough = np.nonzero(universe.sum(1) >= MIN_NAMES)[0]
     if not len(enough):
@@ -86,19 +84,112 @@ def build_panel(
             f"data: no date has {MIN_NAMES} tradable stocks (most: {universe.sum(1).max()}); "
             f"lower data.min_history or data.min_dollar_volume, or bring more stocks"
         )
-    returns = _forward_returns(grid, universe, horizons, delay)
-    beta = None
-    if "beta" in label:
-        beta = replace(grid, frame=prepared(grid.frame).select(beta=market_beta(beta_days).over("code"))).dense("beta")
-    by_day = {name: grid.dense(name) for name in ("has_bar", "can_trade", "money_traded", "sector", "industry")}
-    daily_return = np.nan_to_num(grid.dense("daily_return")).astype(np.float32)
     features = make_features(grid, folder)
+    days = Days.of(grid, features, horizons, delay, label, label_scale, method)
+    facts = {
+        "codes": grid.codes,
+        "sector_names": sector_names,
+        "industry_names": industry_names,
+        "feature_names": features.output_names,
+        "market_features": features.market_names,
+        "horizons": list(horizons),
+        "delay": delay,
+    }
+    bar = tqdm(total=len(grid.dates), desc="cache", unit="day", disable=None)
+    with PanelWriter(folder, facts) as writer, bar:
+        for day, arrays in zip(grid.dates, days.arrays(threads), strict=True):
+            writer.write_day(day, arrays)
+            bar.update()
+    features.close()
+    large = _large_returns(grid)
+    return Built(grid.dates, int(enough[0]), _report(bars, grid, large) | features.report, large)
 
-    def day_arrays(day: int, raw: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """The arrays of one date; looks at that date's stocks alone."""
-        here = universe[day]
-        sector, industry = by_day["sector"][day], by_day["industry"][day]
-        groups = {"sector": sector[here], "industry": industry[here]}
+
+def first_volume(bars: pl.DataFrame) -> date | None:
+    """The first date with a volume; None without any."""
+    return bars.filter(pl.col("volume").is_not_null()).select(pl.col("date").min()).item()
+
+
+def with_universe(grid: Grid, min_history: int, min_dollar_volume: float, volume_from: date | None) -> Grid:
+    """The grid's wanted days alone, with `money` (`money_traded`), `tradable` and `market`."""
+    money = pl.Series("money", anchored(grid, money_traded()).ravel(), nan_to_null=True)
+    grid = grid.wanted()
+    grid = replace(grid, frame=grid.frame.with_columns(money)).with_columns(
+        tradable=tradable(min_history, min_dollar_volume, volume_from)
+    )
+    return grid.with_columns(market=pl.col("daily_return").filter("tradable").mean().over("date").fill_null(0.0))
+
+
+def with_beta(grid: Grid, beta_days: int) -> Grid:
+    """The grid's wanted days alone, with `beta`, the trailing one of beta-neutral labels."""
+    beta = pl.Series("beta", anchored(grid, market_beta(beta_days), prepared).ravel(), nan_to_null=True)
+    grid = grid.wanted()
+    return replace(grid, frame=grid.frame.with_columns(beta))
+
+
+@dataclass(frozen=True)
+class Days:
+    """A grid's days as the panel has them; each looks at its own stocks alone.
+
+    Attributes:
+        universe: [day, stock] who is tradable, of all days of the grid.
+        returns, beta: [day, stock, horizon], and [day, stock] or None.
+        by_day: Arrays of the panel that are taken as they are.
+        features: Raw features of the days from `grid.first` on.
+    """
+
+    grid: Grid
+    features: RawFeatures
+    universe: NDArray[np.bool_]
+    returns: NDArray[np.float32]
+    beta: NDArray[np.float64] | None
+    by_day: Mapping[str, NDArray[Any]]
+    label: str
+    label_scale: str
+    method: str
+
+    @classmethod
+    def of(
+        cls,
+        grid: Grid,
+        features: RawFeatures,
+        horizons: Sequence[int],
+        delay: int,
+        label: str,
+        label_scale: str,
+        method: str,
+    ) -> Self:
+        universe = grid.dense("tradable")
+        returns = _forward_returns(grid, universe, horizons, delay)
+        beta = grid.dense("beta") if "beta" in label else None
+        by_day = {name: grid.dense(name) for name in ("has_bar", "can_trade", "money", "sector", "industry")}
+        by_day["money"] = by_day["money"].astype(np.float32)
+        by_day["daily_return"] = np.nan_to_num(grid.dense("daily_return")).astype(np.float32)
+        return cls(grid, features, universe, returns, beta, by_day, label, label_scale, method)
+
+    def arrays(self, threads: int) -> Iterator[dict[str, NDArray[Any]]]:
+        """The arrays of each day from `grid.first` on, in order."""
+        with ThreadPoolExecutor(threads) as pool:
+            yield from _read_ahead(pool, self._arrays, self.features.blocks())
+
+    def labels(self, day: int) -> dict[str, NDArray[np.float32]]:
+        """`label` and `forward_return` of a day, by its number on the calendar."""
+        row = day - self.grid.start
+        here = self.universe[row]
+        target = residual_label(
+            self.returns[row][here],
+            self.beta[row][here] if self.beta is not None else None,
+            self.by_day["sector"][row][here] if "sector" in self.label else None,
+        )
+        target = standardize(target, "rank_gauss") if self.label_scale == "rank_gauss" else target
+        return {"label": _scatter(target, here), "forward_return": self.returns[row]}
+
+    def _arrays(self, number: int, raw: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """The arrays of the `number`-th wanted day."""
+        features, method, day = self.features, self.method, self.grid.first + number
+        row = day - self.grid.start
+        here = self.universe[row]
+        groups = {name: self.by_day[name][row][here] for name in ("sector", "industry")}
         values = np.full((len(here), len(features.output_names)), np.nan, np.float32)
         # A few columns at a time stay in the processor's cache.
         for start in range(0, features.kept, COLUMNS_AT_ONCE):
@@ -113,39 +204,15 @@ def build_panel(
             part = slice(features.kept, features.kept + len(less))
             values[here, part] = standardize(np.hstack(less).astype(np.float32), method)
         if features.market_names:
-            values[here, -len(features.market_names) :] = features.market[day]
-        target = residual_label(
-            returns[day][here],
-            beta[day][here] if beta is not None else None,
-            groups["sector"] if "sector" in label else None,
-        )
-        target = standardize(target, "rank_gauss") if label_scale == "rank_gauss" else target
+            values[here, -len(features.market_names) :] = features.market[number]
         return {
             "features": values,
             "tradable": here,
-            "label": _scatter(target, here),
-            "forward_return": returns[day],
-            "daily_return": daily_return[day],
-            **{name: array[day] for name, array in by_day.items()},
+            **self.labels(day),
+            **{name: self.by_day[name][row] for name in ("daily_return", "has_bar", "can_trade")},
+            "money_traded": self.by_day["money"][row],
+            **{name: self.by_day[name][row] for name in ("sector", "industry")},
         }
-
-    facts = {
-        "codes": grid.codes,
-        "sector_names": sector_names,
-        "industry_names": industry_names,
-        "feature_names": features.output_names,
-        "market_features": features.market_names,
-        "horizons": list(horizons),
-        "delay": delay,
-    }
-    bar = tqdm(total=len(grid.dates), desc="cache", unit="day", disable=None)
-    with PanelWriter(folder, facts) as writer, ThreadPoolExecutor(threads) as pool, bar:
-        for day, arrays in enumerate(_read_ahead(pool, day_arrays, features.blocks())):
-            writer.write_day(grid.dates[day], arrays)
-            bar.update()
-    features.close()
-    large = _large_returns(grid)
-    return Built(grid.dates, int(enough[0]), _report(bars, grid, large) | features.report, large)
 
 
 def _read_ahead(

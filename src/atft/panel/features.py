@@ -6,7 +6,8 @@ Lookbacks are in trading days; unless a feature says otherwise half of its windo
 Prices enter as ratios and returns alone: an adjusted level knows the splits to come. The columns,
 made by `panel.bars` and `prepared`: clean `open, high, low, close, vwap, volume` (only ratios mean
 anything), `value` (money traded), `path` (log growth of 1), `r` (log daily return), `log_volume`
-(null without volume), `market` (mean simple return of the tradable stocks that day), `day`, `date`.
+(null without volume), `market` (mean simple return of the tradable stocks that day), `day`, `date`, and counts that
+reach back to the first bar: `age`, `unbroken`.
 """
 
 import math
@@ -163,7 +164,7 @@ def value_shock(days: int) -> pl.Expr:
 def untraded_share(days: int) -> pl.Expr:
     """Share of the window's calendar days since the first bar without a share traded, 0 to 1."""
     untraded = (pl.col("volume").fill_null(0.0) <= 0).cast(pl.Float64)
-    return _mean(pl.when(_age() > 0).then(untraded), days)
+    return _mean(pl.when(pl.col("age") > 0).then(untraded), days)
 
 
 def accumulation(days: int) -> pl.Expr:
@@ -206,20 +207,12 @@ def month_angle() -> pl.Expr:
 
 def listing_age() -> pl.Expr:
     """Log of the calendar days since the stock's first bar, that one included."""
-    return pl.when(_age() > 0).then(_age().cast(pl.Float64).log())
+    return pl.when(pl.col("age") > 0).then(pl.col("age").cast(pl.Float64).log())
 
 
 def unbroken_days() -> pl.Expr:
     """Log of 1 + calendar days since the last one without a bar; since the first bar where none was missing."""
-    broken = pl.col("close").is_null() | (_age() == 1)
-    row = pl.int_range(pl.len(), dtype=pl.Int64)
-    since = row - pl.when(broken).then(row).forward_fill()
-    return pl.when(_age() > 0).then(since.cast(pl.Float64).log1p())
-
-
-def _age() -> pl.Expr:
-    """Calendar days since the stock's first bar, which is 1; 0 before."""
-    return pl.col("close").is_not_null().cum_max().cum_sum()
+    return pl.when(pl.col("age") > 0).then(pl.col("unbroken").cast(pl.Float64).log1p())
 
 
 def _market_moments(r: pl.Expr, days: int, min_samples: int) -> tuple[pl.Expr, pl.Expr, pl.Expr]:
@@ -347,13 +340,10 @@ def prepared(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def market_state(grid: pl.DataFrame) -> pl.DataFrame:
-    """State of the market per date, each about 0 in ordinary times: volatility, trend, dispersion.
-
-    Levels are compared with their own past (expanding), never with the whole sample.
-    """
+def market_days(grid: pl.DataFrame) -> pl.DataFrame:
+    """`date, market, dispersion` (of the tradable stocks' daily returns) of each date by itself, null without any."""
     tradable = grid.filter("tradable").sort("date", "code")
-    daily = (
+    return (
         grid.select("date").unique().sort("date")
         .join(
             tradable.group_by("date", maintain_order=True).agg(
@@ -361,8 +351,18 @@ def market_state(grid: pl.DataFrame) -> pl.DataFrame:
             ),
             on="date", how="left", maintain_order="left",
         )
-        .with_columns(pl.col("market").fill_null(0.0), pl.col("dispersion").fill_null(strategy="forward"))
     )  # fmt: skip
+
+
+def market_state(days: pl.DataFrame) -> pl.DataFrame:
+    """State of the market per date, each about 0 in ordinary times: volatility, trend, dispersion.
+
+    Levels are compared with their own past (expanding), never with the whole sample.
+
+    Args:
+        days: `market_days` of all dates from the first one on.
+    """
+    daily = days.with_columns(pl.col("market").fill_null(0.0), pl.col("dispersion").fill_null(strategy="forward"))
     count = pl.int_range(1, pl.len() + 1)
     vol = (pl.col("market") ** 2).ewm_mean(alpha=0.1, adjust=True).sqrt().clip(lower_bound=1e-6)
     spread = pl.col("dispersion").ewm_mean(alpha=0.1, adjust=True, ignore_nulls=True).clip(lower_bound=1e-6)

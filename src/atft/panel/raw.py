@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from atft.panel.bars import Grid
-from atft.panel.features import FAMILIES, MARKET, RELATIVE, market_state, prepared
+from atft.panel.bars import Grid, windows
+from atft.panel.features import FAMILIES, MARKET, RELATIVE, market_days, market_state, prepared
 from atft.panel.store import scratch_array
 
 STOCKS_AT_ONCE = 125  # whose features stand in memory together
@@ -27,7 +27,7 @@ class RawFeatures:
         kept: The first so many become features; the others only serve `relative`.
         relative: (column, "sector" or "industry"): the column less the group's mean that day.
         market_names, market: [M] and [T, M] values that are not standardised within the date.
-        blocks: Yields [days, N, F] float32 from the first date to the last, each date once.
+        blocks: Yields [days, N, F] float32 from the grid's first wanted day to the last, each date once.
         report: What was found wrong with the columns and what was done about it.
         close: Frees what the blocks stood on.
     """
@@ -49,7 +49,7 @@ class RawFeatures:
 
 
 def library_features(grid: Grid, folder: Path, families: Sequence[str]) -> RawFeatures:
-    """The families of `panel.features`, computed a few stocks at a time into a scratch file in `folder`."""
+    """The families of `panel.features` from `grid.first` on, computed a few stocks at a time into a scratch file."""
     chosen = {name: expr for family in families for name, expr in FAMILIES.get(family, {}).items()}
     everything = {name: expr for family in FAMILIES.values() for name, expr in family.items()}
     relative = (
@@ -59,17 +59,21 @@ def library_features(grid: Grid, folder: Path, families: Sequence[str]) -> RawFe
     needed = by_stock | {name: everything[name] for name, _ in relative}
     names = list(needed)
 
-    dates, stocks = len(grid.dates), len(grid.codes)
+    dates, stocks = grid.end - grid.first, len(grid.codes)
     scratch = folder / "raw.scratch"
     raw = scratch_array(scratch, (dates, stocks, len(names)))
     for start in range(0, stocks, STOCKS_AT_ONCE):
         end = min(start + STOCKS_AT_ONCE, stocks)
-        rows = prepared(grid.stocks(start, end))
-        values = rows.select(expr.over("code").cast(pl.Float32).alias(name) for name, expr in needed.items())
-        raw[:, start:end] = values.to_numpy().reshape(end - start, dates, len(names)).swapaxes(0, 1)
+        rows = grid.stocks(start, end)
+        for begin, first, last in windows(grid.first, grid.end, grid.warm):
+            seen = prepared(grid.days(rows, begin, last))
+            values = seen.select(expr.over("code").cast(pl.Float32).alias(name) for name, expr in needed.items())
+            found = values.to_numpy().reshape(end - start, last - begin, len(names))[:, first - begin :]
+            raw[first - grid.first : last - grid.first, start:end] = found.swapaxes(0, 1)
 
-    calendar = prepared(grid.stocks(0, 1)).select(expr.alias(name) for name, expr in chosen.items() if name in MARKET)
-    state = market_state(grid.frame).drop("date") if "market" in families else calendar.select()
+    wanted = grid.days(grid.stocks(0, 1), grid.first, grid.end)
+    calendar = prepared(wanted).select(expr.alias(name) for name, expr in chosen.items() if name in MARKET)
+    state = _market_state(grid) if "market" in families else calendar.select()
     common = pl.concat([state, calendar], how="horizontal")
     return RawFeatures(
         names=names,
@@ -80,6 +84,13 @@ def library_features(grid: Grid, folder: Path, families: Sequence[str]) -> RawFe
         blocks=partial(in_blocks, raw),
         close=scratch.unlink,
     )
+
+
+def _market_state(grid: Grid) -> pl.DataFrame:
+    """`market_state` of the wanted days."""
+    days = market_days(grid.days(grid.frame, grid.first, grid.end))
+    known = days if grid.earlier is None else pl.concat([grid.earlier, days])
+    return market_state(known).drop("date").slice(grid.first)
 
 
 def in_blocks(values: NDArray[Any]) -> Iterator[NDArray[Any]]:

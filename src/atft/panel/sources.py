@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 
 import polars as pl
@@ -20,7 +21,11 @@ TYPES |= dict.fromkeys(FLAGS, pl.Boolean)
 
 
 def load_bars(
-    raw: Path, pattern: str, columns: Mapping[str, str | None], sectors: Sequence[str] | None
+    raw: Path,
+    pattern: str,
+    columns: Mapping[str, str | None],
+    sectors: Sequence[str] | None,
+    since: date | None = None,
 ) -> pl.DataFrame:
     """Bars of every file below `raw` that matches `pattern`, oldest file first.
 
@@ -29,6 +34,7 @@ def load_bars(
         pattern: Glob below `raw`, for example `*.parquet`.
         columns: Our name -> the file's name, or None where the data has none.
         sectors: The sector labels to expect, or None to take any.
+        since: Rows before this day are passed over, unread where the file allows it.
 
     Returns:
         `REQUIRED` and `OPTIONAL` columns, one row per bar, sorted by (code, date).
@@ -37,9 +43,24 @@ def load_bars(
         InputError: On anything that `check_bars` refuses, or a file that cannot be read.
     """
     files = raw_files(raw, pattern, "data.file.path")
-    frames = [_read(file, columns) for file in files]
+    frames = [_read(file, columns, since) for file in files]
+    frames = [frame for frame in frames if not frame.is_empty()] or frames[:1]
     frames.sort(key=lambda frame: frame["date"].min())  # pyright: ignore[reportArgumentType, reportCallIssue]
     return check_bars(pl.concat(frames), named(files), sectors)
+
+
+def bars_of(path: Path, pattern: str, columns: Mapping[str, str | None], sectors: Sequence[str] | None) -> pl.DataFrame:
+    """As `load_bars`, of one file wherever it lies, or of a folder's files that match `pattern`."""
+    if path.is_dir():
+        return load_bars(path, pattern, columns, sectors)
+    if path.suffix.lower() not in _SCANNERS:
+        raise InputError(f"{path}: does not end in {', '.join(_SCANNERS)}")
+    return check_bars(_read(path, columns), str(path), sectors)
+
+
+def has_files(raw: Path, pattern: str) -> bool:
+    """Whether `load_bars` would find any file."""
+    return any(file.suffix.lower() in _SCANNERS for file in raw.glob(pattern))
 
 
 def named(files: Sequence[Path]) -> str:
@@ -152,7 +173,7 @@ def _refuse(bars: pl.DataFrame, wrong: pl.Expr, where: str, column: str, why: st
         raise InputError(f"{where}: {column} {row[column]} of {row['code']} on {row['date']} {why}{more}")
 
 
-def _read(file: Path, columns: Mapping[str, str | None]) -> pl.DataFrame:
+def _read(file: Path, columns: Mapping[str, str | None], since: date | None = None) -> pl.DataFrame:
     frame, schema = scan(file)
     chosen = []
     for name in (*REQUIRED, *OPTIONAL):
@@ -166,9 +187,14 @@ def _read(file: Path, columns: Mapping[str, str | None]) -> pl.DataFrame:
                 f"{file}: no column {theirs!r} for {name}; it has {has}. Set data.file.columns.{name}{hint}"
             )
         chosen.append(pl.col(theirs).alias(name))
+    day = schema[str(columns["date"])]
+    if since is not None and (day == pl.Date or isinstance(day, pl.Datetime)):
+        frame = frame.filter(pl.col(str(columns["date"])).dt.date() >= since)
+    elif since is not None and day == pl.String:
+        frame = frame.filter(pl.col(str(columns["date"])) >= since.isoformat())
     with readable(file):
         bars = frame.select(chosen).collect()
-    if bars.is_empty():
+    if bars.is_empty() and since is None:
         raise InputError(f"{file}: holds no rows")
     for name in bars.columns:
         bars = bars.with_columns(typed(bars[name], TYPES.get(name, pl.Float64), file, bars["code"]))

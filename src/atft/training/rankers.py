@@ -73,7 +73,7 @@ def read_manifest(folder: Path, panel: Panel) -> Manifest:
     try:
         manifest = Manifest(**json.loads((folder / "manifest.json").read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{folder}: no readable manifest.json ({error}); run `dvc repro train`") from error
+        raise InputError(f"{folder}: no readable manifest.json ({error}); run `dvc repro` or `dvc pull`") from error
     if (manifest.feature_names, manifest.horizons) != (panel.feature_names, panel.horizons):
         raise InputError(f"{folder}: was fitted on other features or horizons than the panel's; run `dvc repro train`")
     return manifest

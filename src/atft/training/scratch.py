@@ -38,7 +38,7 @@ class Scratch:
     def of(cls, stage: str, settings: Mapping[str, Any], inputs: Sequence[Path]) -> "Scratch":
         """That of `stage` with these settings, these bytes below `inputs`, and the code and libraries now loaded."""
         fingerprint = hashlib.sha256(json.dumps([stage, settings, count(), machine()], sort_keys=True).encode())
-        for name, file in _code() + [(str(file), file) for path in inputs for file in files_below(path)]:
+        for name, file in loaded_code() + [(str(file), file) for path in inputs for file in files_below(path)]:
             with file.open("rb") as content:
                 fingerprint.update(name.encode() + hashlib.file_digest(content, "sha256").digest())
         root = Path(os.environ.get("DVC_ROOT", "."))
@@ -101,7 +101,7 @@ def machine() -> list[str]:
     return [device, sys.version, *(version(name) for name in LIBRARIES)]
 
 
-def _code() -> list[tuple[str, Path]]:
+def loaded_code() -> list[tuple[str, Path]]:
     """The project's modules that are loaded, by name."""
     root = Path(__file__).parents[2]
     loaded = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}

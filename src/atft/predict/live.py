@@ -1,0 +1,211 @@
+"""Days after the cache's last one, in a folder of their own: panel, graph and tail as the stages would have them.
+
+The folder is written aside and put in place whole, so a killed run leaves what was there; days it already has are
+passed over, so a repeated run changes nothing. It belongs to one cache and is made anew when that changes.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from atft.errors import InputError
+from atft.graph.snapshots import (
+    HierarchicalGraphBuilder,
+    Snapshots,
+    listed,
+    read_snapshots,
+    since,
+    with_newcomers,
+    write_snapshots,
+)
+from atft.panel.bars import Grid
+from atft.panel.build import Days
+from atft.panel.raw import RawFeatures
+from atft.panel.store import Panel, read_panel
+from atft.panel.tail import Recipe, Tail, read_tail, write_days, write_tail
+from atft.program import new_folder
+
+
+@dataclass(frozen=True)
+class History:
+    """Panel and graph up to the last known day.
+
+    Attributes:
+        panel: From day number `start` on.
+        snapshots: Their days are counted from the panel's first.
+        dates: Every day of the calendar, also those before the panel's first.
+    """
+
+    panel: Panel
+    snapshots: Snapshots
+    start: int
+    dates: NDArray[np.datetime64]
+
+    @property
+    def last(self) -> date:
+        return self.dates[-1].astype(object)
+
+
+@dataclass(frozen=True)
+class Kitchen:
+    """How new days are made: what the cache and graph stages take from `params.yaml`.
+
+    Attributes:
+        need: Days before the cache's last one that a prediction looks back at.
+        lookback: Of the network: the panel's first day stays on one of its anchors.
+    """
+
+    recipe: Recipe
+    make_features: Callable[[Grid, Path], RawFeatures]
+    builder: HierarchicalGraphBuilder
+    label_scale: str
+    method: str
+    need: int
+    lookback: int
+    threads: int
+
+
+def name_of(panel: Panel, snapshots: Snapshots, knobs: Mapping[str, Any]) -> str:
+    """A name for this cache and graph under these knobs: other returns, universe, features or edges give another."""
+    found = blake2b(digest_size=12)
+    facts = (panel.codes, panel.sector_names, panel.industry_names, panel.feature_names, panel.horizons, panel.delay)
+    found.update(json.dumps([facts, dict(knobs)], sort_keys=True, default=str).encode())
+    last = panel.features[-1], snapshots.as_of, snapshots.edge_index[:, snapshots.offsets[-2] :]
+    for array in (panel.dates, panel.daily_return, panel.tradable, panel.has_bar, *last):
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
+
+
+def read_live(folder: Path, name: str, cache: Panel) -> History | None:
+    """What was appended to the cache of this name; None where nothing was.
+
+    Raises:
+        InputError: When a file is missing or damaged.
+    """
+    facts = _facts(folder)
+    if facts.get("name") != name:
+        return None
+    panel, snapshots = read_panel(folder), read_snapshots(folder)
+    start = facts["start"]
+    snapshots = replace(snapshots, as_of=snapshots.as_of - start, first=facts["first_snapshot"])
+    return History(panel, snapshots, start, np.concatenate([cache.dates[:start], panel.dates]))
+
+
+def append(
+    folder: Path,
+    name: str,
+    cache: Panel,
+    snapshots: Snapshots,
+    bars: pl.DataFrame,
+    read_history: Callable[[], pl.DataFrame],
+    kitchen: Kitchen,
+) -> History:
+    """The history with the days of `bars` that it does not have yet, kept in `folder`.
+
+    Args:
+        cache, snapshots: What the stages made.
+        bars: Checked; days that are known already are passed over.
+        read_history: Reads the bars behind the cache; asked once per cache.
+
+    Raises:
+        InputError: When the bars have no new day, restate the last known one, or lead to other features.
+    """
+    before = read_live(folder, name, cache) or History(cache, snapshots, 0, cache.dates)
+    new = bars.filter(pl.col("date") > before.last)
+    if new.is_empty():
+        _refuse_older(bars, cache)
+        return before
+    recipe = kitchen.recipe
+    if _facts(folder).get("name") == name:
+        tail = read_tail(folder)
+    else:  # the files may already hold the new days
+        tail = Tail.of(read_history().filter(pl.col("date") <= before.last), recipe)
+    if tail.last != before.last:
+        raise InputError(
+            f"data/raw ends on {tail.last} and the cache on {before.last}; run `dvc repro` so that both are the same"
+        )
+    _refuse_restated(bars, tail)
+    tail = tail.extended(new, recipe)
+    keep = before.start or max(len(cache.dates) - kitchen.need, 0) // kitchen.lookback * kitchen.lookback
+    with new_folder(folder) as scratch:
+        _write_panel(scratch, tail, before, keep, kitchen)
+        first = _write_graph(scratch, tail, before, keep, kitchen.builder)
+        write_tail(scratch, tail.cut(recipe))
+        facts = {"name": name, "start": keep, "first_snapshot": first}
+        (scratch / "live.json").write_text(json.dumps(facts, sort_keys=True) + "\n")
+    found = read_live(folder, name, cache)
+    assert found is not None, "it was just written"
+    return found
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    file = folder / "live.json"
+    try:
+        return json.loads(file.read_text()) if file.exists() else {}
+    except ValueError as error:
+        raise InputError(f"{file}: cannot be read ({error}); delete {folder} and append its days again") from error
+
+
+def _refuse_older(bars: pl.DataFrame, cache: Panel) -> None:
+    last = bars["date"].max()
+    if isinstance(last, date) and np.datetime64(last) < cache.dates[-1]:
+        raise InputError(
+            f"--data: its last day, {last}, is older than the cache's, {cache.dates[-1]}; bring later bars, or put "
+            f"these into data/raw and run `dvc repro`"
+        )
+
+
+def _refuse_restated(bars: pl.DataFrame, tail: Tail) -> None:
+    """Returns across the seam are true only where both sides quote the last known day alike."""
+    known = tail.grid.frame.filter(pl.col("date") == tail.last).select("code", "printed")
+    both = bars.filter(pl.col("date") == tail.last).join(known, on="code").filter(pl.col("close") != pl.col("printed"))
+    if not both.is_empty():
+        row = both.row(0, named=True)
+        raise InputError(
+            f"--data: close {row['close']} of {row['code']} on {row['date']} was {row['printed']} before ({len(both)} "
+            f"such stocks): its history was restated, for a split perhaps; put the new history into data/raw and run "
+            f"`dvc repro`"
+        )
+
+
+def _write_panel(folder: Path, tail: Tail, before: History, keep: int, kitchen: Kitchen) -> None:
+    panel, recipe = before.panel, kitchen.recipe
+    raw = kitchen.make_features(tail.grid, folder)
+    if raw.output_names != panel.feature_names:
+        raise InputError("data.families: are not those of the cache; run `dvc repro`")
+    days = Days.of(tail.grid, raw, panel.horizons, panel.delay, recipe.label, kitchen.label_scale, kitchen.method)
+    names = {
+        "codes": tail.grid.codes,
+        "sector_names": tail.sector_names,
+        "industry_names": tail.industry_names,
+        "feature_names": raw.output_names,
+        "market_features": raw.market_names,
+        "horizons": panel.horizons,
+        "delay": panel.delay,
+    }
+    span = panel.delay + max(panel.horizons)
+    write_days(folder, panel, before.start, keep, days, span, kitchen.threads, names)
+    raw.close()
+
+
+def _write_graph(folder: Path, tail: Tail, before: History, keep: int, builder: HierarchicalGraphBuilder) -> int:
+    """Write the snapshots that the kept days use, and those of the new days; the number of the first one."""
+    grid = tail.grid
+    old = before.snapshots
+    old = since(replace(old, as_of=old.as_of + before.start), keep)
+    place = np.searchsorted(np.asarray(grid.codes), np.asarray(before.panel.codes))
+    known = [with_newcomers(snapshot, place, len(grid.codes)) for snapshot in listed(old)]
+    returns = np.nan_to_num(grid.dense("daily_return")).astype(np.float32)
+    new = builder.snapshots(
+        returns, grid.dense("has_bar"), grid.dense("sector"), grid.dense("industry"), grid.start, grid.first
+    )
+    write_snapshots(folder, [*known, *new])
+    return old.first

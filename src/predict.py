@@ -1,0 +1,281 @@
+"""Tomorrow's ranks: scores of the latest or another day from the trained or pulled model, and what to trade on them."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from atft import paths
+from atft.config import Params, load_params
+from atft.errors import InputError
+from atft.evaluation.facts import QUANTILES, Rules
+from atft.graph.snapshots import HierarchicalGraphBuilder, Snapshots, read_snapshots
+from atft.panel.sources import bars_of, has_files, load_bars
+from atft.panel.store import Panel, read_panel
+from atft.panel.tail import Recipe
+from atft.predict import checks
+from atft.predict.book import EXPOSURE, Orders, orders
+from atft.predict.card import model_card
+from atft.predict.live import History, Kitchen, append, name_of, read_live
+from atft.predict.policy import LEARNED, age, learned_until, seeds_of
+from atft.predict.scores import Memory, Said, data_name, model_name, say
+from atft.program import new_file, pin_threads, run_program, write_json
+from atft.training.rankers import Manifest, read_manifest
+from cache import feature_maker, read_source
+
+
+def main() -> None:
+    options = arguments()
+    params = load_params()
+    if options.card:
+        with new_file(paths.MODEL_CARD) as file:
+            file.write_text(model_card(params.model_dump(mode="json"), paths.METRICS))
+        return
+    cache, snapshots = read_panel(paths.CACHE), read_snapshots(paths.GRAPH)
+    manifest = read_manifest(paths.RANKER, cache)
+    pin_threads(manifest.threads)
+    history = history_of(params, manifest, cache, snapshots, options.data, options.date)
+    day = options.date or history.last
+    row = int(np.searchsorted(history.panel.dates, np.datetime64(day)))
+    if row == len(history.panel.dates) or history.panel.dates[row] != np.datetime64(day):
+        raise InputError(f"--date {day}: no bars of that day; the last one with bars is {history.last}")
+    splits = pl.read_csv(paths.CACHE / "splits.csv", try_parse_dates=True)
+    seeds = seeds_of(manifest.seeds, params.predict.seeds)
+    model = model_name(paths.RANKER)
+    memory = Memory.of(paths.SAID, manifest, model)
+    policy = params.predict
+    said = say(manifest, paths.RANKER, history, splits, seeds, day, policy.book_days, policy.fold, memory)
+    rules = Rules(**dict(params.evaluate))
+    h = manifest.horizons.index(rules.primary_horizon)
+    score = np.ascontiguousarray(said.together[:, :, h])
+    books = {
+        name: orders(history.panel, said.days, score, rules, long_only=name == "long_only")
+        for name in ("long_short", "long_only")
+    }
+    found = doubts(params, manifest, history, cache, splits, said, seeds, day, options.date is None)
+    facts = {
+        "date": str(day),
+        "fold": said.folds[-1],
+        "seeds": seeds,
+        "model": model,
+        "data": data_name(history, row, manifest.architecture["lookback"]),
+        "warnings": [{"kind": warn.kind, "text": warn.text} for warn in found],
+        **{name: cost_of(book, rules.cost_bps) for name, book in books.items()},
+    }
+    table = ranks(history.panel, row, said, score[-1], books)
+    if options.output:
+        write(options.output, table, facts)
+    show(table, facts, rules)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--date", type=day_of, help="YYYY-MM-DD, a day with bars; the last one if left out")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="new bars: a file, or a folder, as data.file of "
+                        "params.yaml describes them; data/raw if left out")  # fmt: skip
+    parser.add_argument("--output", type=output, metavar="FILE", help="write the ranks to FILE.parquet or FILE.csv, "
+                        "and what they rest on to FILE.json beside it")  # fmt: skip
+    parser.add_argument("--card", action="store_true", help=f"write {paths.MODEL_CARD} anew, and nothing else")
+    return parser.parse_args()
+
+
+def day_of(text: str) -> date:
+    return date.fromisoformat(text)
+
+
+def output(text: str) -> Path:
+    if Path(text).suffix not in (".parquet", ".csv"):
+        raise argparse.ArgumentTypeError(f"{text} does not end in .parquet or .csv")
+    return Path(text)
+
+
+# --- what is known -------------------------------------------------------------------------------
+
+
+def history_of(
+    params: Params, manifest: Manifest, cache: Panel, snapshots: Snapshots, data: Path | None, day: date | None
+) -> History:
+    """Panel and graph up to the last day with bars, or the cache's where the day lies in it."""
+    cached = History(cache, snapshots, 0, cache.dates)
+    knobs = params.data.model_dump(mode="json") | {"graph": params.graph.model_dump(mode="json")}
+    name = name_of(cache, snapshots, knobs)
+    bars = new_bars(params, data, cached.last, day)
+    if bars is not None:
+        kitchen = kitchen_of(params, manifest)
+        found = append(paths.LIVE, name, cache, snapshots, bars, lambda: read_source(params.data)[0], kitchen)
+    else:
+        found = read_live(paths.LIVE, name, cache) or cached
+    return found if day is None or day > cached.last else cached
+
+
+def new_bars(params: Params, data: Path | None, last: date, day: date | None) -> pl.DataFrame | None:
+    """Bars that may hold days after the cache's last one; None where there is nowhere to look for any."""
+    file = params.data.file
+    if data is not None:
+        if params.data.source == "table":
+            raise InputError(
+                "--data: features of a table cannot be appended; put its rows into data/raw, run `dvc repro`"
+            )
+        if not data.exists():
+            raise InputError(f"--data: {data} is not there; name a file, or a folder, of bars")
+        return bars_of(data, file.path, file.columns, file.sectors)
+    there = params.data.source == "file" and has_files(paths.RAW, file.path)
+    if not there or (day is not None and day <= last):
+        return None
+    return load_bars(paths.RAW, file.path, file.columns, file.sectors, since=last)
+
+
+def kitchen_of(params: Params, manifest: Manifest) -> Kitchen:
+    data, lookback = params.data, manifest.architecture["lookback"]
+    span = data.delay + max(data.horizons)
+    recipe = Recipe(
+        min_history=data.min_history,
+        min_dollar_volume=data.min_dollar_volume,
+        max_daily_return=data.max_daily_return,
+        news_volume=data.news_volume,
+        label=data.label,
+        beta_days=data.beta_days,
+        reach=max(params.graph.window, span),
+    )
+    return Kitchen(
+        recipe,
+        feature_maker(data),
+        HierarchicalGraphBuilder(**dict(params.graph)),
+        data.label_scale,
+        data.standardize,
+        need=params.predict.book_days + max(2 * lookback, EXPOSURE),
+        lookback=lookback,
+        threads=params.threads,
+    )
+
+
+def doubts(
+    params: Params,
+    manifest: Manifest,
+    history: History,
+    cache: Panel,
+    splits: pl.DataFrame,
+    said: Said,
+    seeds: Sequence[int],
+    day: date,
+    is_latest: bool,
+) -> list[checks.Warn]:
+    """Every warning about the day's scores."""
+    policy, fold, panel, row = params.predict, said.folds[-1], history.panel, int(said.days[-1])
+    learned = learned_until(splits, fold, day)
+    rows = splits.filter((pl.col("fold") == fold) & pl.col("role").is_in(LEARNED) & (pl.col("date") <= day))
+    then = int(np.searchsorted(cache.dates, np.datetime64(learned)))
+    codes = np.asarray(cache.codes)[cache.tradable[then]], np.asarray(panel.codes)[panel.tradable[row]]
+    found = checks.stale(history.last, datetime.now(tz=UTC).date(), policy.stale_after) if is_latest else []
+    found += checks.gap(history.dates, len(cache.dates), policy.stale_after)
+    found += checks.old_model(age(history.dates, learned, day), learned, fold, policy.retrain_after)
+    found += checks.universe_changed(codes[0].tolist(), codes[1].tolist(), learned, policy.universe_change)
+    found += checks.out_of_range(panel, row, cache, cache.positions(rows["date"]), policy.unknown_share)
+    return found + drift_of(params, manifest, splits, said, seeds)
+
+
+def drift_of(
+    params: Params, manifest: Manifest, splits: pl.DataFrame, said: Said, seeds: Sequence[int]
+) -> list[checks.Warn]:
+    """Today's scores of each seed against the `stop` scores of the same model, as `evaluate` has written them."""
+    fold = said.folds[-1]
+    stop = splits.filter((pl.col("fold") == fold) & (pl.col("role") == "stop"))["date"]
+    if not paths.PREDICTIONS.exists():
+        text = f"{paths.PREDICTIONS} is not there, so drift was not looked at; run `dvc pull` or `dvc repro`"
+        return [checks.Warn("reference", text)]
+    written = pl.scan_parquet(paths.PREDICTIONS).filter((pl.col("fold") == fold) & pl.col("date").is_in(stop.to_list()))
+    written = written.select("date", "code", "horizon", "seed", "score").collect()
+    codes = written["code"].unique().sort().to_list()
+    found = []
+    for seed, score in zip(seeds, said.by_seed, strict=True):
+        rows = written.filter(pl.col("seed") == seed)
+        reference = checks.stop_scores(rows, stop.to_list(), codes, manifest.horizons)
+        rules = params.evaluate
+        found += checks.drifted(reference, score[-1], manifest.horizons, seed, rules.psi_bins, rules.bootstrap)
+    return found
+
+
+# --- what is said --------------------------------------------------------------------------------
+
+
+def ranks(panel: Panel, row: int, said: Said, score: np.ndarray[Any, Any], books: dict[str, Orders]) -> pl.DataFrame:
+    """One row per stock that is ranked or held, the best first.
+
+    `rank` counts from 1, the best; of ties the higher stock number counts as better, as in the books. `quantile` is the
+    tenth, 10 the best. Those of stocks that are held and no longer ranked are null.
+    """
+    known = np.isfinite(score)
+    order = np.argsort(np.where(known, score, np.inf), kind="stable")[: known.sum()][::-1]
+    place = np.zeros(len(score), int)
+    place[order] = np.arange(1, len(order) + 1)
+    tenth = np.floor((len(order) - place + 0.5) / max(len(order), 1) * QUANTILES).astype(int) + 1
+    columns: dict[str, Any] = {
+        "date": pl.Series([panel.dates[row].astype(object)] * len(score), dtype=pl.Date),
+        "stock": panel.codes,
+        "sector": np.asarray(panel.sector_names)[panel.sector[row]],
+        **{f"score_{horizon}": said.mean[:, h] for h, horizon in enumerate(panel.horizons)},
+        "rank": place,
+        "quantile": tenth,
+    }
+    for name, book in books.items():
+        columns |= {f"{name}_target": book.target, f"{name}_held": book.held, f"{name}_trade": book.trade}
+    table = pl.DataFrame(columns).with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
+    table = table.with_columns(
+        pl.when(pl.Series(known)).then(pl.col(name)).alias(name) for name in ("rank", "quantile")
+    )
+    moves = pl.any_horizontal(
+        (pl.col(f"{name}_{what}") != 0).fill_null(value=False) for name in books for what in ("held", "trade")
+    )
+    return table.filter(pl.col("rank").is_not_null() | moves).sort("rank", "stock", nulls_last=True)
+
+
+def cost_of(book: Orders, cost_bps: float) -> dict[str, float | None]:
+    """`turnover`, two-way as a share of the book's capital, and `cost_bps`, what it takes of the capital."""
+    turnover = book.turnover
+    return {"turnover": turnover, "cost_bps": None if turnover is None else turnover * cost_bps}
+
+
+def write(file: Path, table: pl.DataFrame, facts: dict[str, Any]) -> None:
+    beside = file.with_suffix(".json")
+    with new_file(file) as scratch, new_file(beside) as other:
+        if file.suffix == ".csv":
+            table.write_csv(scratch)
+        else:
+            table.write_parquet(scratch)
+        write_json(other, facts)
+
+
+def show(table: pl.DataFrame, facts: dict[str, Any], rules: Rules) -> None:
+    """The day in short: a table of the best and the worst where somebody looks, lines where a program reads."""
+    for warn in facts["warnings"]:
+        print(f"warning: {warn['kind']}: {warn['text']}", file=sys.stderr)
+    lines = [f"date {facts['date']}, fold {facts['fold']}, seeds {', '.join(map(str, facts['seeds']))}"]
+    lines += [f"model {facts['model']}, data {facts['data']}"]
+    for name in ("long_short", "long_only"):
+        turnover, cost = facts[name]["turnover"], facts[name]["cost_bps"]
+        said = "not complete yet" if turnover is None else (
+            f"trades {turnover:.4f} of its capital, which costs {cost:.2f} bps of it at {rules.cost_bps:g} bps a side"
+        )  # fmt: skip
+        lines.append(f"{name.replace('_', '-')} book: {said}")
+    if sys.stdout.isatty():
+        console = Console()
+        ranked = table.filter(pl.col("rank").is_not_null())
+        picture = Table("rank", "stock", "sector", f"score_{rules.primary_horizon}", "long-short trade")
+        for line in pl.concat([ranked.head(5), ranked.tail(5)]).iter_rows(named=True):
+            trade = line["long_short_trade"]
+            score = f"{line[f'score_{rules.primary_horizon}']:.4f}"
+            order = "" if trade is None else f"{trade:+.4f}"
+            picture.add_row(str(line["rank"]), line["stock"], line["sector"], score, order)
+        console.print(picture)
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    run_program(main, memory="set train.micro_batch or lower model.lookback, and train again")

@@ -1,0 +1,208 @@
+"""Days appended to a cache are ranked as after a whole build, and as `evaluate` ranks them, to the last bit."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from atft.errors import InputError
+from atft.evaluation.facts import mean_ranks
+from atft.graph.snapshots import Snapshots
+from atft.model.atft_gat_fan import AtftGatFan
+from atft.panel.raw import library_features
+from atft.panel.simulate import simulate_market
+from atft.panel.sources import check_bars, complete
+from atft.panel.store import Panel
+from atft.panel.tail import Recipe
+from atft.predict import live
+from atft.predict.live import History, Kitchen, append, name_of, read_live
+from atft.predict.scores import Memory, Said, data_name, model_name, say
+from atft.training.checkpoint import save_weights
+from atft.training.predictions import score_fold
+from atft.training.rankers import Manifest
+from atft.training.supervised import make_encoder
+from conftest import FAMILIES, GRAPH, KNOBS, world_of
+from training.test_training import ARCHITECTURE
+
+SHAPE = ARCHITECTURE | {"lookback": 5, "hidden": 8, "heads": 2}
+DAYS, HIDDEN = 230, 25  # a snapshot of the graph is taken among the hidden days
+RECIPE = Recipe(60, 0.0, 0.5, 5.0, "raw", 60, reach=120)
+KITCHEN = Kitchen(RECIPE, partial(library_features, families=FAMILIES), GRAPH, "rank_gauss", "rank_gauss", 30, 5, 1)
+SEEDS = [0, 1]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A cache without the last days, the whole, and models of two folds and seeds that nobody trained."""
+
+    bars: pl.DataFrame
+    cache: Panel
+    snapshots: Snapshots
+    whole: History
+    manifest: Manifest
+    models: Path
+    splits: pl.DataFrame
+
+    def append(self, folder: Path, bars: pl.DataFrame) -> History:
+        return append(folder, "cache", self.cache, self.snapshots, bars, lambda: self.bars, KITCHEN)
+
+    def say(self, history: History, number: int, days: int = 4) -> Said:
+        """What the models say of the whole's day `number`."""
+        day = self.whole.dates[number].item()
+        return say(self.manifest, self.models, history, self.splits, SEEDS, day, days, "unseen")
+
+    def new(self, first: int = 0, last: int = HIDDEN) -> pl.DataFrame:
+        """Bars of the hidden days first .. last - 1."""
+        dates = self.whole.dates[DAYS - HIDDEN :]
+        return self.bars.filter(pl.col("date").is_between(dates[first].item(), dates[last - 1].item()))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _near_anchors() -> Iterator[None]:
+    """Rolling expressions start afresh shortly before the hidden days, so that appending leaves the first days out."""
+    with pytest.MonkeyPatch.context() as near:
+        for name, value in (("bars.ANCHOR", 200), ("tail.ANCHOR", 200), ("build.REACH", 120), ("tail.REACH", 120)):
+            near.setattr(f"atft.panel.{name}", value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, _near_anchors: None) -> Place:
+    bars = complete(simulate_market(48, DAYS, "standard", 5, (1, 5), 1).bars)
+    dates = bars["date"].unique().sort()
+    newcomer = bars.filter(pl.col("date") == dates[-1])["code"][3]
+    bars = check_bars(bars.filter((pl.col("code") != newcomer) | (pl.col("date") >= dates[-5])), "test")
+    folders = [tmp_path_factory.mktemp(name) for name in ("cache", "whole", "models")]
+    cache = world_of(bars.filter(pl.col("date") < dates[DAYS - HIDDEN]), folders[0])
+    whole, graph = world_of(bars, folders[1])
+    manifest = Manifest(
+        "atft_gat_fan", SEEDS, 1, whole.feature_names, [1, 5], SHAPE | {"quantiles": []}, {"micro_batch": 0}
+    )
+    for fold in (0, 1):
+        for seed in SEEDS:
+            torch.manual_seed(10 * fold + seed)
+            network = AtftGatFan(make_encoder(whole, **SHAPE), 8, 2, 0)  # pyright: ignore
+            save_weights(network, folders[2] / f"fold{fold}-seed{seed}.safetensors", {})
+    roles = [(0, "train", 80, 110), (0, "stop", 116, 124), (0, "valid", 130, 150), (1, "train", 80, 132),
+             (1, "stop", 138, 146), (1, "test", 152, 180)]  # fmt: skip
+    splits = pl.concat(pl.DataFrame({"fold": fold, "date": dates[a:b], "role": role}) for fold, role, a, b in roles)
+    return Place(bars, *cache, History(whole, graph, 0, whole.dates), manifest, folders[2], splits)
+
+
+@pytest.mark.parametrize("day", [133, 151, 155, 179])
+def test_a_held_out_day_has_the_scores_that_evaluate_judges(place: Place, day: int) -> None:
+    """Also across the blocks' border, and on a day between them, which the earlier fold never saw."""
+    said = place.say(place.whole, day, days=8)
+    folds = {130: 0, 149: 0, 150: 0, 151: 0, 152: 1, 155: 1, 179: 1}
+    assert all(folds.get(int(row), said.folds[i]) == said.folds[i] for i, row in enumerate(said.days))
+    assert said.days.tolist() == list(range(max(day - 7, 130), day + 1))
+    judged = {}
+    for seed in SEEDS:
+        for fold in (0, 1):
+            for part in score_fold(place.manifest, place.models, *_of(place.whole), place.splits, fold, seed):
+                if part.role != "stop":
+                    judged |= {(seed, int(row)): part.score[i] for i, row in enumerate(part.days)}
+    for i, row in enumerate(said.days):
+        if (0, int(row)) in judged:
+            both = [judged[seed, int(row)] for seed in SEEDS]
+            for seed in SEEDS:
+                np.testing.assert_array_equal(said.by_seed[seed][i], both[seed])
+            np.testing.assert_array_equal(said.together[i], mean_ranks([score[None] for score in both])[0])
+    assert sum((0, int(row)) in judged for row in said.days) >= 4
+
+
+def _of(history: History) -> tuple[Panel, Snapshots]:
+    return history.panel, history.snapshots
+
+
+def test_appended_days_are_ranked_as_after_a_whole_build(place: Place, tmp_path: Path) -> None:
+    """Scores, links and the fingerprint of the data; a newcomer and a new snapshot among them."""
+    found = place.append(tmp_path / "live", place.bars)
+    assert found.panel.codes == place.whole.panel.codes != place.cache.codes
+    assert json.loads((tmp_path / "live/tail.json").read_text())["start"] > 0
+    assert found.start % SHAPE["lookback"] == 0 < found.start
+    for day in (DAYS - HIDDEN, DAYS - 12, DAYS - 1):
+        one, two = place.say(found, day), place.say(place.whole, day)
+        assert one.folds == two.folds == [1] * 4
+        for a, b in zip(one.by_seed, two.by_seed, strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert data_name(found, day - found.start, 5) == data_name(place.whole, day, 5)
+        for a, b in zip(found.snapshots.on(day - found.start), place.whole.snapshots.on(day), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert found.snapshots.as_of[-1] + found.start == place.whole.snapshots.as_of[-1] > DAYS - HIDDEN
+
+
+def test_what_was_said_is_kept_for_the_same_rows_and_model(place: Place, tmp_path: Path) -> None:
+    memory = Memory.of(tmp_path, place.manifest, "a model")
+    day = place.whole.dates[179].item()
+    ask = (place.manifest, place.models, place.whole, place.splits, SEEDS, day, 4, "unseen")
+    first = say(*ask, memory)
+    files = sorted(memory.folder.iterdir())
+    assert len(files) == 4 * len(SEEDS)
+    for one, two in zip(first.by_seed, say(*ask).by_seed, strict=True):
+        np.testing.assert_array_equal(one, two)
+    np.save(files[0], np.full((48, 2), 7, np.float32))
+    assert (np.concatenate(say(*ask, memory).by_seed) == 7).all((1, 2)).sum() == 1  # it is read, not asked again
+    assert Memory.of(tmp_path, place.manifest, "another").folder != memory.folder
+
+
+def test_days_come_in_pieces_and_twice(place: Place, tmp_path: Path) -> None:
+    """One by one, overlapping, or all at once: the same bytes; once more: nothing is written."""
+    place.append(tmp_path / "once", place.new())
+    for first, last in ((0, 1), (0, 2), (2, HIDDEN)):
+        place.append(tmp_path / "pieces", place.new(first, last))
+    one, two = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("once", "pieces"))
+    assert one.keys() == two.keys()
+    assert [name for name in one if one[name] != two[name]] == []
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "once").iterdir()}
+    place.append(tmp_path / "once", place.new())
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "once").iterdir()} == before
+
+
+def test_a_failed_append_leaves_what_was_there(place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "live"
+    place.append(folder, place.new(0, 1))
+    before = {p: p.read_bytes() for p in folder.iterdir()}
+    with monkeypatch.context() as broken:
+        broken.setattr(live, "write_tail", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            place.append(folder, place.new(0, 2))
+    assert {p: p.read_bytes() for p in folder.iterdir()} == before
+    assert [p.name for p in tmp_path.iterdir()] == ["live"]
+    assert place.append(folder, place.new(0, 2)).last == place.whole.dates[DAYS - HIDDEN + 1].item()
+
+
+def test_bars_that_do_not_go_on_from_the_cache_are_refused(place: Place, tmp_path: Path) -> None:
+    old = place.bars.filter(pl.col("date") < place.cache.dates[-1].item())
+    with pytest.raises(InputError, match="is older than the cache's"):
+        place.append(tmp_path / "live", old)
+    doubled = place.bars.with_columns(close=pl.col("close") * 2)
+    with pytest.raises(InputError, match="its history was restated"):
+        place.append(tmp_path / "live", doubled)
+    assert not (tmp_path / "live").exists()
+
+
+def test_what_was_appended_belongs_to_one_cache(place: Place, tmp_path: Path) -> None:
+    place.append(tmp_path / "live", place.new(0, 1))
+    assert read_live(tmp_path / "live", "cache", place.cache) is not None
+    assert read_live(tmp_path / "live", "another", place.cache) is None
+    name = name_of(place.cache, place.snapshots, {"label": "raw"})
+    assert name == name_of(place.cache, place.snapshots, {"label": "raw"})
+    assert name != name_of(place.cache, place.snapshots, {"label": "beta_neutral"})
+    assert name != name_of(*_of(place.whole), {"label": "raw"})
+
+
+def test_other_weights_are_another_model(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"1")
+    first = model_name(tmp_path)
+    (tmp_path / "a").write_bytes(b"2")
+    assert len({first, model_name(tmp_path), model_name(place.models)}) == 3
+
+
+assert KNOBS["beta_days"] == RECIPE.beta_days
