@@ -37,7 +37,7 @@ from atft.training.rankers import Manifest
 from atft.training.supervised import make_encoder
 from cache import feature_maker
 from cache_bars import bars
-from predict import kitchen_of
+from predict import stages_of
 
 THREADS, LAST = 2, 2  # days that are put behind: one that finds nothing yet, and the one that is timed
 
@@ -91,11 +91,11 @@ def main() -> None:
         link(root / "cache")
         cache, snapshots = read_panel(root / "cache"), read_snapshots(root / "cache")
         manifest = network(root / "models", params, cache)
-        kitchen = kitchen_of(params, manifest)
+        stages = stages_of(params, manifest)
         first, second = (days.filter(pl.col("date") == day) for day in dates[len(dates) - LAST :])
         live = partial(append, root / "live", "it", cache, snapshots)
-        clock("the first day of a cache: all bars once", lambda: live(first, lambda: known, kitchen))
-        history = clock("a day appended", lambda: live(second, lambda: known, kitchen))
+        clock("the first day of a cache: all bars once", lambda: live(first, lambda: known, stages))
+        history = clock("a day appended", lambda: live(second, lambda: known, stages))
         row, day = len(history.panel.dates) - 1, history.last
         splits = pl.DataFrame(
             {"fold": 0, "date": [cache.dates[i].item() for i in (-90, -60)], "role": ["stop", "test"]}

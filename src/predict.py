@@ -1,32 +1,29 @@
 """Tomorrow's ranks: scores of the latest or another day from the trained or pulled model, and what to trade on them."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
-from rich.console import Console
-from rich.table import Table
 
 from atft import paths
 from atft.config import Params, load_params
 from atft.errors import InputError
-from atft.evaluation.facts import QUANTILES, Rules
+from atft.evaluation.facts import Rules
 from atft.graph.snapshots import HierarchicalGraphBuilder, Snapshots, read_snapshots
 from atft.panel.sources import bars_of, has_files, load_bars
 from atft.panel.store import Panel, read_panel
 from atft.panel.tail import Recipe
 from atft.predict import checks
-from atft.predict.book import EXPOSURE, Orders, orders
+from atft.predict.book import EXPOSURE, orders
 from atft.predict.card import model_card
-from atft.predict.live import History, Kitchen, append, name_of, read_live
+from atft.predict.live import History, Stages, append, name_of, read_live
+from atft.predict.output import cost_of, ranks, show, write
 from atft.predict.policy import LEARNED, age, learned_until, seeds_of
 from atft.predict.scores import Memory, Said, data_name, model_name, say
-from atft.program import new_file, pin_threads, run_program, write_json
+from atft.program import new_file, pin_threads, run_program
 from atft.training.rankers import Manifest, read_manifest
 from cache import feature_maker, read_source
 
@@ -108,8 +105,8 @@ def history_of(
     name = name_of(cache, snapshots, knobs)
     bars = new_bars(params, data, cached.last, day)
     if bars is not None:
-        kitchen = kitchen_of(params, manifest)
-        found = append(paths.LIVE, name, cache, snapshots, bars, lambda: read_source(params.data)[0], kitchen)
+        stages = stages_of(params, manifest)
+        found = append(paths.LIVE, name, cache, snapshots, bars, lambda: read_source(params.data)[0], stages)
     else:
         found = read_live(paths.LIVE, name, cache) or cached
     return found if day is None or day > cached.last else cached
@@ -132,7 +129,7 @@ def new_bars(params: Params, data: Path | None, last: date, day: date | None) ->
     return load_bars(paths.RAW, file.path, file.columns, file.sectors, since=last)
 
 
-def kitchen_of(params: Params, manifest: Manifest) -> Kitchen:
+def stages_of(params: Params, manifest: Manifest) -> Stages:
     data, lookback = params.data, manifest.architecture["lookback"]
     span = data.delay + max(data.horizons)
     recipe = Recipe(
@@ -144,7 +141,7 @@ def kitchen_of(params: Params, manifest: Manifest) -> Kitchen:
         beta_days=data.beta_days,
         reach=max(params.graph.window, span),
     )
-    return Kitchen(
+    return Stages(
         recipe,
         feature_maker(data),
         HierarchicalGraphBuilder(**dict(params.graph)),
@@ -200,81 +197,6 @@ def drift_of(
         rules = params.evaluate
         found += checks.drifted(reference, score[-1], manifest.horizons, seed, rules.psi_bins, rules.bootstrap)
     return found
-
-
-# --- what is said --------------------------------------------------------------------------------
-
-
-def ranks(panel: Panel, row: int, said: Said, score: np.ndarray[Any, Any], books: dict[str, Orders]) -> pl.DataFrame:
-    """One row per stock that is ranked or held, the best first.
-
-    `rank` counts from 1, the best; of ties the higher stock number counts as better, as in the books. `quantile` is the
-    tenth, 10 the best. Those of stocks that are held and no longer ranked are null.
-    """
-    known = np.isfinite(score)
-    order = np.argsort(np.where(known, score, np.inf), kind="stable")[: known.sum()][::-1]
-    place = np.zeros(len(score), int)
-    place[order] = np.arange(1, len(order) + 1)
-    tenth = np.floor((len(order) - place + 0.5) / max(len(order), 1) * QUANTILES).astype(int) + 1
-    columns: dict[str, Any] = {
-        "date": pl.Series([panel.dates[row].astype(object)] * len(score), dtype=pl.Date),
-        "stock": panel.codes,
-        "sector": np.asarray(panel.sector_names)[panel.sector[row]],
-        **{f"score_{horizon}": said.mean[:, h] for h, horizon in enumerate(panel.horizons)},
-        "rank": place,
-        "quantile": tenth,
-    }
-    for name, book in books.items():
-        columns |= {f"{name}_target": book.target, f"{name}_held": book.held, f"{name}_trade": book.trade}
-    table = pl.DataFrame(columns).with_columns(pl.col(pl.Float32, pl.Float64).fill_nan(None))
-    table = table.with_columns(
-        pl.when(pl.Series(known)).then(pl.col(name)).alias(name) for name in ("rank", "quantile")
-    )
-    moves = pl.any_horizontal(
-        (pl.col(f"{name}_{what}") != 0).fill_null(value=False) for name in books for what in ("held", "trade")
-    )
-    return table.filter(pl.col("rank").is_not_null() | moves).sort("rank", "stock", nulls_last=True)
-
-
-def cost_of(book: Orders, cost_bps: float) -> dict[str, float | None]:
-    """`turnover`, two-way as a share of the book's capital, and `cost_bps`, what it takes of the capital."""
-    turnover = book.turnover
-    return {"turnover": turnover, "cost_bps": None if turnover is None else turnover * cost_bps}
-
-
-def write(file: Path, table: pl.DataFrame, facts: dict[str, Any]) -> None:
-    beside = file.with_suffix(".json")
-    with new_file(file) as scratch, new_file(beside) as other:
-        if file.suffix == ".csv":
-            table.write_csv(scratch)
-        else:
-            table.write_parquet(scratch)
-        write_json(other, facts)
-
-
-def show(table: pl.DataFrame, facts: dict[str, Any], rules: Rules) -> None:
-    """The day in short: a table of the best and the worst where somebody looks, lines where a program reads."""
-    for warn in facts["warnings"]:
-        print(f"warning: {warn['kind']}: {warn['text']}", file=sys.stderr)
-    lines = [f"date {facts['date']}, fold {facts['fold']}, seeds {', '.join(map(str, facts['seeds']))}"]
-    lines += [f"model {facts['model']}, data {facts['data']}"]
-    for name in ("long_short", "long_only"):
-        turnover, cost = facts[name]["turnover"], facts[name]["cost_bps"]
-        said = "not complete yet" if turnover is None else (
-            f"trades {turnover:.4f} of its capital, which costs {cost:.2f} bps of it at {rules.cost_bps:g} bps a side"
-        )  # fmt: skip
-        lines.append(f"{name.replace('_', '-')} book: {said}")
-    if sys.stdout.isatty():
-        console = Console()
-        ranked = table.filter(pl.col("rank").is_not_null())
-        picture = Table("rank", "stock", "sector", f"score_{rules.primary_horizon}", "long-short trade")
-        for line in pl.concat([ranked.head(5), ranked.tail(5)]).iter_rows(named=True):
-            trade = line["long_short_trade"]
-            score = f"{line[f'score_{rules.primary_horizon}']:.4f}"
-            order = "" if trade is None else f"{trade:+.4f}"
-            picture.add_row(str(line["rank"]), line["stock"], line["sector"], score, order)
-        console.print(picture)
-    print("\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from atft.panel.sources import check_bars, complete
 from atft.panel.store import Panel
 from atft.panel.tail import Recipe
 from atft.predict import live
-from atft.predict.live import History, Kitchen, append, name_of, read_live
+from atft.predict.live import History, Stages, append, name_of, read_live
 from atft.predict.scores import Memory, Said, data_name, model_name, say
 from atft.training.checkpoint import save_weights
 from atft.training.predictions import score_fold
@@ -33,7 +33,7 @@ from training.test_training import ARCHITECTURE
 SHAPE = ARCHITECTURE | {"lookback": 5, "hidden": 8, "heads": 2}
 DAYS, HIDDEN = 230, 25  # a snapshot of the graph is taken among the hidden days
 RECIPE = Recipe(60, 0.0, 0.5, 5.0, "raw", 60, reach=120)
-KITCHEN = Kitchen(RECIPE, partial(library_features, families=FAMILIES), GRAPH, "rank_gauss", "rank_gauss", 30, 5, 1)
+KITCHEN = Stages(RECIPE, partial(library_features, families=FAMILIES), GRAPH, "rank_gauss", "rank_gauss", 30, 5, 1)
 SEEDS = [0, 1]
 
 

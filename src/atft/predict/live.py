@@ -55,7 +55,7 @@ class History:
 
 
 @dataclass(frozen=True)
-class Kitchen:
+class Stages:
     """How new days are made: what the cache and graph stages take from `params.yaml`.
 
     Attributes:
@@ -106,7 +106,7 @@ def append(
     snapshots: Snapshots,
     bars: pl.DataFrame,
     read_history: Callable[[], pl.DataFrame],
-    kitchen: Kitchen,
+    stages: Stages,
 ) -> History:
     """The history with the days of `bars` that it does not have yet, kept in `folder`.
 
@@ -123,7 +123,7 @@ def append(
     if new.is_empty():
         _refuse_older(bars, cache)
         return before
-    recipe = kitchen.recipe
+    recipe = stages.recipe
     if _facts(folder).get("name") == name:
         tail = read_tail(folder)
     else:  # the files may already hold the new days
@@ -134,10 +134,10 @@ def append(
         )
     _refuse_restated(bars, tail)
     tail = tail.extended(new, recipe)
-    keep = before.start or max(len(cache.dates) - kitchen.need, 0) // kitchen.lookback * kitchen.lookback
+    keep = before.start or max(len(cache.dates) - stages.need, 0) // stages.lookback * stages.lookback
     with new_folder(folder) as scratch:
-        _write_panel(scratch, tail, before, keep, kitchen)
-        first = _write_graph(scratch, tail, before, keep, kitchen.builder)
+        _write_panel(scratch, tail, before, keep, stages)
+        first = _write_graph(scratch, tail, before, keep, stages.builder)
         write_tail(scratch, tail.cut(recipe))
         facts = {"name": name, "start": keep, "first_snapshot": first}
         (scratch / "live.json").write_text(json.dumps(facts, sort_keys=True) + "\n")
@@ -176,12 +176,12 @@ def _refuse_restated(bars: pl.DataFrame, tail: Tail) -> None:
         )
 
 
-def _write_panel(folder: Path, tail: Tail, before: History, keep: int, kitchen: Kitchen) -> None:
-    panel, recipe = before.panel, kitchen.recipe
-    raw = kitchen.make_features(tail.grid, folder)
+def _write_panel(folder: Path, tail: Tail, before: History, keep: int, stages: Stages) -> None:
+    panel, recipe = before.panel, stages.recipe
+    raw = stages.make_features(tail.grid, folder)
     if raw.output_names != panel.feature_names:
         raise InputError("data.families: are not those of the cache; run `dvc repro`")
-    days = Days.of(tail.grid, raw, panel.horizons, panel.delay, recipe.label, kitchen.label_scale, kitchen.method)
+    days = Days.of(tail.grid, raw, panel.horizons, panel.delay, recipe.label, stages.label_scale, stages.method)
     names = {
         "codes": tail.grid.codes,
         "sector_names": tail.sector_names,
@@ -192,7 +192,7 @@ def _write_panel(folder: Path, tail: Tail, before: History, keep: int, kitchen: 
         "delay": panel.delay,
     }
     span = panel.delay + max(panel.horizons)
-    write_days(folder, panel, before.start, keep, days, span, kitchen.threads, names)
+    write_days(folder, panel, before.start, keep, days, span, stages.threads, names)
     raw.close()
 
 
