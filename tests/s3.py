@@ -3,23 +3,22 @@
 import re
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 
 @contextmanager
-def s3_server(bucket: str) -> Iterator[dict[str, str]]:
-    """The environment in which S3 clients find a server of their own with this bucket."""
+def s3_server(bucket: str, log: Path) -> Iterator[dict[str, str]]:
+    """The environment in which S3 clients find a server of their own with this bucket; it writes to `log`."""
     command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as server:
+    with log.open("w") as out, subprocess.Popen(command, stdout=out, stderr=out) as server:
         try:
-            assert server.stderr is not None
-            said = ""
-            while not (found := re.search(r"Running on (http://127\.0\.0\.1:\d+)", said)):
-                line = server.stderr.readline()
-                assert line, f"the server ended: {said}"
-                said += line
+            while not (found := re.search(r"Running on (http://127\.0\.0\.1:\d+)\s", log.read_text())):
+                assert server.poll() is None, log.read_text()
+                time.sleep(0.05)
             direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
             direct.open(urllib.request.Request(f"{found[1]}/{bucket}", method="PUT"), timeout=20).close()
             yield {

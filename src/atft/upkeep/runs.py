@@ -74,7 +74,10 @@ def clear_queue(root: Path) -> list[str]:
 def _run(exps: Path, folder: Path) -> Run:
     notes, name = [], folder.name
     for file in (*exps.glob("run/*/*.run"), *exps.glob("standalone/run/*/*.run")):
-        content = json.loads(file.read_text())
+        try:
+            content = json.loads(file.read_text())
+        except ValueError:  # cut off by the crash
+            continue
         if Path(content["root_dir"]) == folder:
             notes.append(file.parent)
             name = content["name"] or name
