@@ -53,7 +53,7 @@ def collect(root: Path, projects: list[str], *, delete: bool) -> None:
     """Have DVC remove, or count, what neither workspace nor branches, tags or experiments use."""
     cache = cache_folder(root)
     if not cache.is_relative_to(root) and not projects:
-        raise InputError(f"{cache}: other projects may use this cache too; name them: --projects DIR...")
+        raise InputError(f'{cache}: other projects may use it too; name them: make gc PROJECTS="DIR..."')
     if busy := at_work(root):
         raise InputError(
             f"DVC is at work (process {busy[0].pid}), and what it makes belongs to no experiment yet; wait for it"

@@ -73,6 +73,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "params.yaml").write_text("value: 8\nseconds: 0\n")
     call(folder, *DVC, "repro", "-q")
     call(folder, *DVC, "checkout", "-q", "--relink")
+    call(folder, *DVC, "remote", "add", "-q", "-d", "storage", folder.parent / "storage")
+    call(folder, *DVC, "push", "-q")
     return folder
 
 
@@ -122,7 +124,8 @@ def test_a_whole_cache_is_whole(project: Path) -> None:
     assert said.strip().endswith(": 0 damaged")
 
 
-def test_one_flipped_bit_is_found_named_and_mended_as_told(project: Path) -> None:
+@pytest.mark.parametrize("mending", ["pull", "repro"])
+def test_one_flipped_bit_is_found_named_and_mended_as_told(project: Path, mending: str) -> None:
     call(project, *DVC, "status")  # now it knows size and time of every file
     file = stored(project, "same")
     flip(file)
@@ -137,7 +140,7 @@ def test_one_flipped_bit_is_found_named_and_mended_as_told(project: Path) -> Non
     told = said.split("mend: ")[1].split("&&")[0].split()
     assert told == ["rm", "-f", str(file.relative_to(project)), "out/same.txt"]
     call(project, *told)
-    call(project, *DVC, "repro")
+    call(project, *DVC, mending)
     assert (project / "out/same.txt").read_text() == "same"
     upkeep(project, "verify")
 
@@ -178,11 +181,17 @@ def test_gc_keeps_what_anyone_uses_and_removes_the_orphan_alone(project: Path) -
 def test_gc_asks_whose_cache_it_is_and_waits_for_the_queue(project: Path, made: Path) -> None:
     shutil.move(project / ".dvc/cache", project.parent / "cache")
     call(project, *DVC, "cache", "dir", "--local", str(project.parent / "cache"))
-    assert "other projects may use this cache" in upkeep(project, "gc", "--delete", ok=False)
+    assert "other projects may use it" in upkeep(project, "gc", "--delete", ok=False)
     assert "Would remove 2 objects" in upkeep(project, "gc", "--projects", str(made))
     call(project, *DVC, "exp", "run", "-q", "--queue", "-S", "value=9")
     said = upkeep(project, "gc", "--delete", "--projects", str(made), ok=False)
     assert "1 experiments are queued" in said
+
+
+def test_make_hands_its_switches_on() -> None:
+    planned = call(ROOT, "make", "-n", "gc", "DELETE=1", "PROJECTS=../other")
+    assert planned.splitlines()[-1] == "python src/upkeep.py gc --delete --projects ../other"
+    assert call(ROOT, "make", "-n", "gc").splitlines()[-1].rstrip() == "python src/upkeep.py gc"
 
 
 # --- crashed experiments -----------------------------------------------------------------------------
@@ -196,6 +205,7 @@ def test_a_killed_experiment_leaves_nothing_and_a_running_one_runs_on(project: P
     killed.wait()
     (orphan,) = standalone.glob("tmp*")
     (stage,) = working_in(orphan)  # DVC is gone, its stage works on for nobody
+    looking = subprocess.Popen(["sleep", "600"], cwd=orphan)
     running = start(project, "exp", "run", "-q", "--temp", "-n", "running", "-S", "seconds=6")
     wait_for(lambda: len(list(standalone.glob("tmp*/works"))) == 2)
     assert "DVC is at work" in upkeep(project, "gc", "--delete", ok=False)
@@ -205,6 +215,9 @@ def test_a_killed_experiment_leaves_nothing_and_a_running_one_runs_on(project: P
     assert "running" not in said
     assert not orphan.exists()
     assert not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE
+    assert looking.poll() is None
+    looking.kill()
+    looking.wait()
     assert running.wait() == 0
     names = call(project, "git", "for-each-ref", "--format=%(refname:lstrip=-1)", "refs/exps").split()
     assert sorted(names) == ["running", "variant"]

@@ -14,7 +14,7 @@ _CLOCK = 2.0  # seconds by which start times of processes and times of files may
 
 @dataclass(frozen=True)
 class Run:
-    """A temporary folder, what DVC noted about it, and the processes that work in it."""
+    """A temporary folder, what DVC noted about it, and the processes of DVC and its stage that work in it."""
 
     folder: Path
     name: str
@@ -81,7 +81,7 @@ def _run(exps: Path, folder: Path) -> Run:
         if Path(content["root_dir"]) == folder:
             notes.append(file.parent)
             name = content["name"] or name
-    return Run(folder, name, tuple(notes), tuple(_inside(folder)))
+    return Run(folder, name, tuple(notes), tuple(process for process in _inside(folder) if _is_of_experiment(process)))
 
 
 def _inside(folder: Path) -> list[psutil.Process]:
@@ -105,6 +105,14 @@ def _is_abandoned(process: psutil.Process) -> bool:
     """Whether it runs an experiment of the queue whose worker, who alone would bring it home, is gone."""
     parent = process.parent()
     return "exec-run" in _command(process) and (parent is None or "queue-worker" not in _command(parent))
+
+
+def _is_of_experiment(process: psutil.Process) -> bool:
+    """Whether DVC started it, or it is DVC: a shell that looks around in there is left alone."""
+    try:
+        return _is_dvc(process) or "DVC_STAGE" in process.environ()
+    except psutil.Error:
+        return False
 
 
 def _command(process: psutil.Process) -> list[str]:
