@@ -62,6 +62,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         call(folder, *command.split())
     call(folder, *DVC, "init", "-q")
     call(folder, *DVC, "config", "core.analytics", "false")
+    call(folder, *DVC, "config", "core.check_update", "false")  # by a process that would keep our pipe open
     call(folder, *DVC, "config", "cache.type", "hardlink,copy")
     for value, keep in enumerate(("git branch other", "git tag v1", "git tag -f moved", "git tag -f moved")):
         (folder / "params.yaml").write_text(f"value: {value}\nseconds: 0\n")
