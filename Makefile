@@ -5,12 +5,12 @@ TORCH_INDEX ?=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 COLUMNS := ^(?!Experiment$$|rev$$|valid\.(rank_ic|rank_ic_t|sharpe|sharpe_net|turnover)$$|train\.(model|optimizer|lr)$$).*$$
 
-.PHONY: help setup repro test check format show review experiments lock
+.PHONY: help setup repro test check format show review experiments verify gc clean-exps lock
 # What `make review` compares: make review BASE=main CANDIDATE=my-experiment
 BASE ?= main
 CANDIDATE ?= HEAD
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
 setup: .venv/.locked ## create .venv from the lock
 
@@ -47,6 +47,15 @@ review: ## metrics, knobs and verdict of CANDIDATE (HEAD) against BASE (main); n
 
 experiments: setup ## the roadmap's refinements against the baseline, judged: 33 runs of 5 seeds, about 7 h on 2 cores
 	@python src/experiments.py docs/experiments.yaml
+
+verify: setup ## hash every object of DVC's cache: what is damaged, whose it is, how to mend it
+	@python src/upkeep.py verify
+
+gc: setup ## count what no branch, tag, experiment or workspace uses of DVC's cache; DELETE=1 removes it
+	@python src/upkeep.py gc $(if $(DELETE),--delete) $(if $(PROJECTS),--projects $(PROJECTS))
+
+clean-exps: setup ## remove folders, processes and queue entries that crashed experiments left
+	@python src/upkeep.py experiments
 
 lock: setup ## resolve pyproject.toml into requirements.lock again
 	pip-compile -q --upgrade --extra dev --strip-extras --no-annotate --no-header --no-emit-options \

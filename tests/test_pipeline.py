@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import yaml
 from atft.panel.simulate import simulate_market
 from page.readback import agrees, value_at
 from page.readback import shown as shown_numbers
+from s3 import s3_server
 
 ROOT = Path(__file__).parents[1]
 ACTIVATED = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
@@ -484,6 +487,99 @@ def test_without_a_model_predict_says_what_to_run(clone: Path) -> None:
     (clone / "models/away").rename(clone / "models/ranker")
     assert result.returncode == 1
     assert "run `dvc repro` or `dvc pull`" in result.stderr
+
+
+# --- data and models on the way to a colleague, through an S3 server --------------------------------
+
+
+@dataclass(frozen=True)
+class Shared:
+    """A Git repository whose data and models lie in a bucket, the clone they came from, and how to reach the bucket."""
+
+    origin: Path
+    work: Path
+    environment: dict[str, str]
+
+
+@pytest.fixture(scope="module")
+def shared(clone: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
+    """The commands of the README; the keys are in the environment alone."""
+    folder = tmp_path_factory.mktemp("shared")
+    origin, work = folder / "origin.git", folder / "work"
+    subprocess.run(["git", "clone", "-q", "--bare", str(clone), str(origin)], check=True)
+    subprocess.run(["git", "clone", "-q", str(origin), str(work)], check=True)
+    shutil.copytree(clone / ".dvc/cache", work / ".dvc/cache", copy_function=os.link)
+    (work / ".venv").symlink_to(sys.prefix)
+    with s3_server("my-bucket", folder / "server.log") as environment:
+        dvc(work, "remote", "modify", "storage", "url", "s3://my-bucket/atft")
+        for command in (
+            ["config", "user.name", "t"],
+            ["config", "user.email", "t@t"],
+            ["commit", "-qam", "Data and models in the bucket"],
+            ["tag", "-a", "ranker@v1.0.0", "-m", "The first ranker"],
+            ["push", "-q", "origin", "HEAD", "--tags"],
+        ):
+            subprocess.run(["git", *command], cwd=work, check=True)
+        dvc(work, "checkout")
+        dvc(work, "push", environment=environment)
+        yield Shared(origin, work, environment)
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+
+def cached_outputs(folder: Path) -> dict[str, bytes]:
+    """All files that DVC keeps, by path."""
+    stages = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"].values()
+    outs = [out for stage in stages for out in stage["outs"] if isinstance(out, str)]
+    single = {out: (folder / out).read_bytes() for out in outs if (folder / out).is_file()}
+    return single | {f"{out}/{name}": text for out in outs for name, text in files_below(folder / out).items()}
+
+
+def test_a_fresh_clone_pulls_everything_from_the_bucket(shared: Shared, tmp_path: Path) -> None:
+    fresh = tmp_path / "fresh"
+    subprocess.run(["git", "clone", "-q", str(shared.origin), str(fresh)], check=True)
+    (fresh / ".venv").symlink_to(sys.prefix)
+    assert cached_outputs(fresh) == {}
+    dvc(fresh, "pull", environment=shared.environment)
+    found = cached_outputs(fresh)
+    assert found == cached_outputs(shared.work)
+    assert {"data/predictions.parquet", "data/oracle.parquet"} < set(found)
+    assert any(name.startswith("models/ranker/") for name in found)
+    assert "up to date" in dvc(fresh, "status")
+    assert run(fresh, "git", "status", "--porcelain").stdout == ""
+    assert "no changes" in dvc(fresh, "data", "status", "--not-in-remote", environment=shared.environment).lower()
+
+
+def test_an_experiment_travels_too(shared: Shared, tmp_path: Path) -> None:
+    dvc(shared.work, "exp", "run", "-n", "reversal", "-S", "train.model=reversal")
+    expected = cached_outputs(shared.work)
+    run(shared.work, "git", "checkout", "-q", ".")
+    dvc(shared.work, "checkout")
+    assert cached_outputs(shared.work) != expected
+    dvc(shared.work, "exp", "push", "origin", "reversal", environment=shared.environment)
+    fresh = tmp_path / "fresh"
+    subprocess.run(["git", "clone", "-q", str(shared.origin), str(fresh)], check=True)
+    dvc(fresh, "exp", "pull", "origin", "reversal", environment=shared.environment)
+    dvc(fresh, "exp", "apply", "reversal")
+    assert cached_outputs(fresh) == expected
+    assert "up to date" in dvc(fresh, "status")
+
+
+def test_a_tagged_ranker_is_fetched_without_a_clone(shared: Shared, tmp_path: Path) -> None:
+    url, environment = str(shared.origin), shared.environment
+    dvc(tmp_path, "artifacts", "get", url, "ranker", "--rev", "v1.0.0", environment=environment)
+    dvc(tmp_path, "artifacts", "get", url, "ranker", "-o", "latest", environment=environment)
+    dvc(tmp_path, "get", url, "models/ranker", "--rev", "ranker@v1.0.0", "-o", "any", environment=environment)
+    kept = files_below(shared.work / "models/ranker")
+    assert kept
+    for name in ("ranker", "latest", "any"):
+        assert files_below(tmp_path / name) == kept
+    unknown = ("artifacts", "get", url, "ranker", "--rev", "v2.0.0")
+    result = run(tmp_path, str(Path(sys.executable).parent / "dvc"), *unknown, environment=environment)
+    assert result.returncode != 0
+    assert "Unable to find artifact 'ranker @ v2.0.0'" in result.stderr
 
 
 def leaves(node: dict[str, Any]) -> set[str]:

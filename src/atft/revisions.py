@@ -23,8 +23,7 @@ def resolve(name: str) -> str:
     found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}", check=False).strip()
     if found:
         return found
-    refs = _git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines()
-    named = [ref.split()[0] for ref in refs if ref.split("/")[-1] == name]
+    named = [commit for commit, known in experiments() if known == name]
     if len(named) > 1:
         hashes = ", ".join(commit[:10] for commit in named)
         raise InputError(f"{name}: several experiments have this name; give one of their hashes: {hashes}")
@@ -33,6 +32,12 @@ def resolve(name: str) -> str:
             f"{name}: no such revision or experiment; `git branch`, `dvc exp list -A` and `dvc exp pull` know them"
         )
     return named[0]
+
+
+def experiments() -> list[tuple[str, str]]:
+    """Commit and name of every DVC experiment; a name may come twice, of two commits they started from."""
+    refs = _git("for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").splitlines()
+    return [(ref.split()[0], ref.split("/")[-1]) for ref in refs]
 
 
 def read_at(revision: str, file: Path) -> str | None:

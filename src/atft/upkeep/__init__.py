@@ -1,0 +1,1 @@
+"""DVC's cache and temporary folders kept in order."""
