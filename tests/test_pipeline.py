@@ -550,6 +550,10 @@ def test_a_fresh_clone_pulls_everything_from_the_bucket(shared: Shared, tmp_path
     assert "up to date" in dvc(fresh, "status")
     assert run(fresh, "git", "status", "--porcelain").stdout == ""
     assert "no changes" in dvc(fresh, "data", "status", "--not-in-remote", environment=shared.environment).lower()
+    assert predict(fresh, "--output", str(tmp_path / "pulled.csv")).returncode == 0
+    assert predict(shared.work, "--output", str(tmp_path / "trained.csv")).returncode == 0
+    assert (tmp_path / "pulled.csv").read_bytes() == (tmp_path / "trained.csv").read_bytes()
+    assert "up to date" in dvc(fresh, "status")
 
 
 def test_an_experiment_travels_too(shared: Shared, tmp_path: Path) -> None:
