@@ -401,6 +401,7 @@ def predict(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 def test_predict_says_of_a_held_out_day_what_evaluate_said(clone: Path, tmp_path: Path) -> None:
     """To the last bit, in both kinds of file; what it rests on stands beside, and the tree stays clean."""
+    before = run(clone, "git", "status", "--porcelain").stdout
     written = pl.read_parquet(clone / "data/predictions.parquet")
     roles = pl.read_csv(clone / "data/cache/splits.csv", try_parse_dates=True)
     for role, name in (("valid", "ranks.parquet"), ("test", "ranks.csv")):
@@ -423,7 +424,7 @@ def test_predict_says_of_a_held_out_day_what_evaluate_said(clone: Path, tmp_path
         assert facts["long_short"]["cost_bps"] == pytest.approx(10 * facts["long_short"]["turnover"], abs=1e-5)
         assert facts["date"] == str(day)
         assert facts["model"] in result.stdout
-    assert run(clone, "git", "status", "--porcelain").stdout == ""
+    assert run(clone, "git", "status", "--porcelain").stdout == before
 
 
 def test_new_bars_are_ranked_as_after_building_all_again(clone: Path, tmp_path: Path) -> None:

@@ -190,9 +190,9 @@ def test_gc_asks_whose_cache_it_is_and_waits_for_the_queue(project: Path, made: 
 
 
 def test_make_hands_its_switches_on() -> None:
-    planned = call(ROOT, "make", "-n", "gc", "DELETE=1", "PROJECTS=../other")
+    planned = call(ROOT, "make", "-n", "--no-print-directory", "gc", "DELETE=1", "PROJECTS=../other")
     assert planned.splitlines()[-1] == "python src/upkeep.py gc --delete --projects ../other"
-    assert call(ROOT, "make", "-n", "gc").splitlines()[-1].rstrip() == "python src/upkeep.py gc"
+    assert call(ROOT, "make", "-n", "--no-print-directory", "gc").splitlines()[-1].rstrip() == "python src/upkeep.py gc"
 
 
 # --- crashed experiments -----------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def test_pretraining_goes_on_where_it_was(world: World, tmp_path: Path, task: st
 TINY = {
     "threads": 1, "data__simulated__stocks": 40, "data__simulated__days": 300, "data__horizons": [1, 5],
     "split__valid": 1, "split__test": 1, "split__block_days": 40, "split__stop_days": 20, "split__min_train_days": 40,
-    "split__seal_test": True, "model__lookback": 5, "model__hidden": 8, "train__epochs": 3,
+    "split__seal_test": True, "model__lookback": 5, "model__hidden": 8, "pretrain__task": "masked", "train__epochs": 3,
 }  # fmt: skip
 OUTPUTS = ("models", "metrics/pretrain.json", "metrics/train.json", "metrics/epochs.csv", "metrics/selection.csv")
 
@@ -216,8 +216,8 @@ def test_a_checkpoint_is_found_by_the_same_work_alone(tmp_path: Path, monkeypatc
     file.write_text("two")
     others.append(Scratch.of("train", {"lr": 0.1}, [file]))
     file.write_text("one")
-    code = [(name, path) for name, path in scratch._code() if not name.endswith("losses")]
-    monkeypatch.setattr(scratch, "_code", lambda: code)
+    code = [(name, path) for name, path in scratch.loaded_code() if not name.endswith("losses")]
+    monkeypatch.setattr(scratch, "loaded_code", lambda: code)
     others.append(Scratch.of("train", {"lr": 0.1}, [file]))
     assert len({base, *others}) == 5
 
