@@ -10,6 +10,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+import torch
 
 from atft.graph.snapshots import HierarchicalGraphBuilder, Snapshots, read_snapshots, write_snapshots
 from atft.panel.build import Built, build_panel
@@ -17,6 +18,8 @@ from atft.panel.raw import library_features
 from atft.panel.simulate import SimulatedMarket, simulate_market
 from atft.panel.sources import OPTIONAL, REQUIRED, complete, load_bars
 from atft.panel.store import Panel, read_panel
+
+torch.set_num_threads(1)  # two test processes that share two cores: threads of the one would wait for the other
 
 FAMILIES = ["momentum", "shape", "volatility", "volume", "relative", "market"]
 _FOLDER = os.environ.get("ATFT_REAL_PANELS", "")

@@ -143,6 +143,7 @@ def test_evaluate_knobs_are_declared_by_evaluate_alone() -> None:
 # --- the same, with DVC itself on a market of 40 stocks ------------------------------------------
 
 TINY = {
+    "threads": 1,
     "data": {"horizons": [1, 5], "min_history": 40, "simulated": {"stocks": 40, "days": 260}},
     "split": {"valid": 1, "test": 1, "block_days": 40, "stop_days": 20, "purge": 6, "min_train_days": 40},
     "graph": {"min_overlap": 40},
