@@ -331,6 +331,10 @@ def test_variants_stand_beside_the_baseline_with_other_metrics(clone: Path) -> N
     visit(shown)
     assert {"rival", "belief"} <= set(found), found
     assert len({found["rival"], found["belief"], *found.values()}) >= 3, found
+    short = run(clone, "make", "--old-file", ".venv/.locked", "show").stdout  # without installing anything
+    assert "rival" in short
+    assert "valid.rank_ic" in short
+    assert "test" not in short
     assert "valid.rank_ic" in dvc(clone, "metrics", "diff", "--md", "HEAD", "rival")
     assert "train.model" in dvc(clone, "params", "diff", "--md", "HEAD", "rival")
 
