@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import polars as pl
-import yaml
 from rich.console import Console
 from rich.table import Table
+from ruamel.yaml import YAML, YAMLError
 
 from atft import paths
 from atft.errors import InputError
@@ -96,10 +96,10 @@ def read_trial(name: str) -> Trial:
         raise InputError(f"{name}: holds no {missing}; at the project's root run `dvc repro` and commit")
     rows = valid_rows(name, daily)
     try:
-        knobs = yaml.safe_load(params)
+        knobs = YAML(typ="safe", pure=True).load(params)  # YAML 1.2 as DVC writes it: `on` is a word, 1e-05 a number
         market, horizon = market_name(knobs["data"]), knobs["evaluate"]["primary_horizon"]
         numbers = json.loads(read_at(rev, paths.EVALUATE_METRICS) or "{}").get("valid", {})
-    except (KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+    except (KeyError, TypeError, ValueError, YAMLError) as error:
         raise InputError(f"{name}: its {paths.PARAMS} or {paths.EVALUATE_METRICS} cannot be read: {error!r}") from error
     trial = Trial(name, rev, market, horizon, rows, flat(knobs), numbers.get("stocks_per_day"))
     if not has_number(trial, "rank_ic"):

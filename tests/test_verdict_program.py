@@ -83,9 +83,12 @@ def repository(tmp_path: Path) -> Path:
     for name, table in trials.items():
         git(tmp_path, "checkout", "-q", "--detach", main)
         write(tmp_path, table, "adabelief")
-        if name == "elsewhere":
-            text = (tmp_path / "params.yaml").read_text()
-            (tmp_path / "params.yaml").write_text(text.replace("    seed: 7", "    seed: 8"))
+        text = (tmp_path / "params.yaml").read_text()
+        assert "graph: 'on'" in text
+        text = text.replace("graph: 'on'", "graph: on")  # as `dvc exp run -S` writes it
+        (tmp_path / "params.yaml").write_text(
+            text.replace("    seed: 7", "    seed: 8") if name == "elsewhere" else text
+        )
         git(tmp_path, "commit", "-qam", name)
         git(tmp_path, "update-ref", f"refs/exps/{main[:2]}/{main[2:]}/{name}", "HEAD")
         if name == "twin":
