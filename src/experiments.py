@@ -56,6 +56,8 @@ def read_plan(file: Path) -> Plan:
     """
     try:
         return Plan.model_validate(yaml.safe_load(file.read_text()))
+    except yaml.YAMLError as error:
+        raise InputError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
         first = error.errors()[0]
         raise InputError(f"{file}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error

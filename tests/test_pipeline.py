@@ -339,6 +339,26 @@ def test_variants_stand_beside_the_baseline_with_other_metrics(clone: Path) -> N
     assert "train.model" in dvc(clone, "params", "diff", "--md", "HEAD", "rival")
 
 
+def test_a_list_of_variants_is_run_and_judged(clone: Path, tmp_path: Path) -> None:
+    plan = {
+        "prefix": "list",
+        "common": {"train.model": "reversal"},
+        "variants": {"month": {"train.reversal_feature": "return_20"}, "nothing": {"train.reversal_feature": "none"}},
+    }
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    result = run(clone, sys.executable, "src/experiments.py", str(tmp_path / "plan.yaml"), environment=ACTIVATED)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "list-month against list-base: unresolved" in result.stdout  # one seed
+    assert "list-nothing" in result.stdout
+    assert "'none' is no feature of the panel" in result.stdout
+    run(clone, "git", "checkout", "-q", ".")
+    (tmp_path / "plan.yaml").write_text("prefix: [")
+    refused = run(clone, sys.executable, "src/experiments.py", str(tmp_path / "plan.yaml"))
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+    assert "is not YAML" in refused.stderr
+
+
 def experiment(folder: Path, name: str) -> str:
     """The commit of an experiment."""
     refs = run(folder, "git", "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps").stdout.splitlines()

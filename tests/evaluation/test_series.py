@@ -1,13 +1,15 @@
 """The series that plots and page draw."""
 
 from datetime import date, timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 import statsmodels.api as sm
 
-from atft.evaluation.series import attention_curve, cost_curve, drawdown, mean_selection, rolling_rank_ic
+from atft.evaluation.series import attention_curve, cost_curve, drawdown, mean_selection, rolling_rank_ic, valid_series
 from atft.evaluation.significance import default_lags
 
 
@@ -20,6 +22,20 @@ def dated(**columns: object) -> pl.DataFrame:
 def test_a_loss_is_counted_from_the_last_peak_or_the_starting_one() -> None:
     found = drawdown(dated(net=[0.9, 1.1, 0.99, 1.2, 0.6]))
     assert found["net"].to_list() == pytest.approx([-0.1, 0.0, -0.1, 0.0, -0.5])
+
+
+def test_the_markets_curve_goes_on_behind_a_day_on_which_nothing_was_tradable() -> None:
+    daily = dated(role=["valid"] * 4, horizon=[5] * 4, gross=[0.01] * 4, net=[0.01] * 4, rank_ic=[0.1] * 4)
+    nothing = pl.DataFrame(schema={"role": pl.String, "horizon": pl.Int64, "turnover": pl.Float64})
+    market: Any = SimpleNamespace(
+        dates=daily["date"].to_numpy().astype("datetime64[D]"),
+        equal_weight=np.array([0.1, 0.1, np.nan, 0.1]),
+        regimes={"volatility": np.zeros(4, int), "correlation": np.zeros(4, int)},
+    )
+    summary = {("valid", 5): {"sharpe_by_cost": {}}}
+    report: Any = SimpleNamespace(decay=nothing, quantiles=nothing, daily=daily, books=nothing, summary=summary)
+    found = valid_series(report, market, 5)["equity"]["market"]
+    assert found.to_list() == pytest.approx([1.1, 1.21, 1.21, 1.331])
 
 
 def test_the_rolling_mean_and_band_are_those_of_a_regression_on_a_constant() -> None:

@@ -148,3 +148,13 @@ def test_a_file_without_sectors_is_fine_when_said(workdir: Path) -> None:
     change(workdir, data__file__columns__sector=None, data__file__columns__industry=None)
     built(workdir)
     assert read_panel(workdir / "data/cache").sector_names == ["unknown"]
+
+
+def test_a_code_is_text_in_csv_too(workdir: Path) -> None:
+    """As numbers 0001 and 1 would be one stock."""
+    file = workdir / "data/raw/bars.parquet"
+    numbers = pl.col("code").rank("dense").cast(pl.Int64).cast(pl.String).str.zfill(4)
+    pl.read_parquet(file).with_columns(code=numbers).write_csv(workdir / "data/raw/bars.csv")
+    file.unlink()
+    built(workdir)
+    assert read_panel(workdir / "data/cache").codes[0] == "0001"

@@ -138,3 +138,24 @@ def test_a_stock_does_not_return_from_its_terminal_return(bars: pl.DataFrame) ->
     known = bars.filter(pl.col("date") < dates[-1]).with_columns(terminal_return=ended)
     with pytest.raises(InputError, match=f"{code} prints on .* after its terminal return"):
         Tail.of(known, recipe()).extended(bars.filter(pl.col("date") == dates[-1]), recipe())
+
+
+def test_what_money_was_usual_is_remembered_of_stocks_that_seldom_trade() -> None:
+    """It decides whether a jump is news: half of a stock's days have no volume, and the last day jumps."""
+    rng, knobs = np.random.default_rng(1), Recipe(5, 0.0, 0.5, 5.0, "raw", 20, reach=40)
+    days = pl.date_range(pl.date(2024, 1, 1), pl.date(2024, 2, 29), eager=True)
+    for _ in range(60):
+        trades = rng.random(60) < rng.uniform(0.35, 0.6)
+        volume = np.where(trades, np.round(np.exp(rng.normal(5, 1.5, 60))), 0.0)
+        volume[-1] = rng.choice([300, 1000, 3000])
+        rare = pl.DataFrame({"date": days, "code": "A", "close": [10.0] * 59 + [16.0], "volume": volume})
+        bars = pl.concat([rare, rare.with_columns(code=pl.lit("B"), close=10.0, volume=1000.0)])
+        bars = check_bars(bars, "test")
+        whole = Tail.of(bars, knobs)
+        behind = pl.col("date") < days[-1]
+        appended = Tail.of(bars.filter(behind), knobs).extended(bars.filter(~behind), knobs)
+        of_last_day = [
+            tail.grid.frame.filter(date=days[-1]).sort("code").select("error", "daily_return").rows()
+            for tail in (whole, appended)
+        ]
+        assert of_last_day[0] == of_last_day[1]

@@ -13,7 +13,7 @@ def capacity(
     impact: float = 1.0,
     periods_per_year: int = 252,
 ) -> tuple[float, float] | None:
-    """Capital at which trading costs eat all alpha, and at which they leave half of it.
+    """Capital at which trading costs eat all alpha, and at which they leave half of what `cost` leaves of it.
 
     A trade of Q in a stock that trades `dollar_volume` a day pays cost + impact * volatility *
     sqrt(Q / dollar_volume) per unit. Capital A spread over n names trades Q = A * turnover / n a day in

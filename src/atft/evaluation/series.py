@@ -30,7 +30,8 @@ def valid_series(report: Report, market: Market, horizon: int) -> dict[str, pl.D
     )
     series = daily.group_by("date", maintain_order=True).agg(pl.col("gross", "net", "rank_ic").mean()).sort("date")
     at = np.searchsorted(market.dates, series["date"].to_numpy().astype("datetime64[D]"))
-    series = series.with_columns(market=pl.Series(market.equal_weight[at], dtype=pl.Float64))
+    # No stock was tradable the day before: nobody held the market, whose curve stays where it is.
+    series = series.with_columns(market=pl.Series(market.equal_weight[at], dtype=pl.Float64).fill_nan(0.0))
     growth = series.drop_nulls(["gross", "net"]).select("date", (pl.col("gross", "net", "market") + 1).cum_prod())
     ic = series.drop_nulls("rank_ic").select("date", "rank_ic", cumulative=pl.col("rank_ic").cum_sum())
     return {

@@ -177,14 +177,15 @@ def on_grid(
     since = unbroken(pl.int_range(pl.len(), dtype=pl.Int64) - quiet, seed["unbroken"])
     grid = grid.with_columns(unbroken=since.over("code"), adjusted=pl.col("close") / pl.col("factor"))
     locked = pl.any_horizontal(pl.col("halted", "limit_up", "limit_down").fill_null(value=False))
-    typical = pl.col("value").shift(1).rolling_median(TYPICAL_DAYS, min_samples=5)
+    usual = pl.col("value").shift(1).rolling_median(TYPICAL_DAYS, min_samples=5)
+    typical = pl.when((usual > 0) & (row >= 0)).then(usual).forward_fill()
     adjusted = pl.col("adjusted").forward_fill().fill_null(seed["adjusted"])
     grid = grid.with_columns(
         can_trade=pl.col("has_bar") & ~locked,
         listed=pl.col("close").forward_fill().is_not_null().over("code")
         & pl.col("close").backward_fill().is_not_null().over("code"),
         simple=(pl.col("adjusted") / adjusted.shift(1).fill_null(seed["adjusted"]) - 1).over("code"),
-        typical=pl.when(typical > 0).then(typical).forward_fill().fill_null(seed["typical"]).over("code"),
+        typical=typical.fill_null(seed["typical"]).over("code"),
     )
     grid = grid.with_columns(
         adjusted=adjusted.over("code"),

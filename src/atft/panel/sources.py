@@ -87,14 +87,18 @@ def raw_files(raw: Path, pattern: str, knob: str) -> list[Path]:
     return files
 
 
-def scan(file: Path) -> tuple[pl.LazyFrame, pl.Schema]:
+def scan(file: Path, text: Sequence[str] = ()) -> tuple[pl.LazyFrame, pl.Schema]:
     """The file, unread, and its columns.
+
+    Args:
+        file: Of a kind that its name says.
+        text: Columns of codes and labels, which are text in CSV too: as a number 0005 would be 5.
 
     Raises:
         InputError: When it is not what its name says.
     """
     with readable(file):
-        frame = _SCANNERS[file.suffix.lower()](file)
+        frame = _SCANNERS[file.suffix.lower()](file, dict.fromkeys(text, pl.String))
         return frame, frame.collect_schema()
 
 
@@ -174,7 +178,7 @@ def _refuse(bars: pl.DataFrame, wrong: pl.Expr, where: str, column: str, why: st
 
 
 def _read(file: Path, columns: Mapping[str, str | None], since: date | None = None) -> pl.DataFrame:
-    frame, schema = scan(file)
+    frame, schema = scan(file, [theirs for name in ("code", "sector", "industry") if (theirs := columns[name])])
     chosen = []
     for name in (*REQUIRED, *OPTIONAL):
         theirs = columns[name]
@@ -247,8 +251,8 @@ def typed(column: pl.Series, kind: type[pl.DataType], where: object, of: pl.Seri
 
 
 _SCANNERS = {
-    ".parquet": lambda file: pl.scan_parquet(file, glob=False),
-    ".csv": lambda file: pl.scan_csv(file, infer_schema_length=None, glob=False),
-    ".arrow": lambda file: pl.scan_ipc(file, glob=False),
-    ".feather": lambda file: pl.scan_ipc(file, glob=False),
+    ".parquet": lambda file, _: pl.scan_parquet(file, glob=False),
+    ".csv": lambda file, types: pl.scan_csv(file, schema_overrides=types, infer_schema_length=None, glob=False),
+    ".arrow": lambda file, _: pl.scan_ipc(file, glob=False),
+    ".feather": lambda file, _: pl.scan_ipc(file, glob=False),
 }

@@ -54,7 +54,7 @@ def table_features(
     """
     files = raw_files(raw, path, "data.table.path")
     where = named(files)
-    scans = [scan(file) for file in files]
+    scans = [scan(file, [code]) for file in files]
     schema = scans[0][1]
     for file, (_, other) in zip(files, scans, strict=True):
         if missing := [name for name in schema.names() if name not in other]:
@@ -259,7 +259,7 @@ def bars_from_target(raw: Path, path: str, columns: Mapping[str, str | None], ta
     rename = {name: theirs for name in ("date", "code", "sector", "industry") if (theirs := columns[name]) is not None}
     frames = []
     for file in files:
-        frame, schema = scan(file)
+        frame, schema = scan(file, [theirs for name, theirs in rename.items() if name != "date"])
         if missing := [name for name in (*rename.values(), target) if name not in schema]:
             raise InputError(f"{file}: no column {missing[0]!r}; see data.table.daily_target and data.file.columns")
         with readable(file):

@@ -15,7 +15,7 @@ from atft.evaluation.verdict import flat
 KINDS = ("int", "log_int", "float", "log_float", "categorical")
 FIXED = (  # knobs that change what is measured: trials that differ in them could not be compared
     "seeds", "split", "data.source", "data.simulated", "data.file", "data.horizons", "data.delay", "data.min_history",
-    "data.min_dollar_volume", "data.max_daily_return", "data.news_volume", "data.table.daily_target",
+    "data.min_dollar_volume", "data.max_daily_return", "data.news_volume", "data.table.path", "data.table.daily_target",
     "evaluate.primary_horizon", "evaluate.cost_bps", "evaluate.periods_per_year", "predict",
 )  # fmt: skip
 

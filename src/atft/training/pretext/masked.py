@@ -18,8 +18,8 @@ class Masked:
     """The part of predicting the residual returns of hidden stocks.
 
     A hidden stock's row of the day is unknown. Features relative to the sector or industry are unknown
-    for all: a visible mate's return less the sector's mean would tell the
-    hidden one's. Edges are a day old at least.
+    for all: a visible mate's return less the sector's mean would tell the hidden one's. Market-wide
+    columns stay, in which a stock is one of hundreds. Edges are a day old at least.
     """
 
     def __init__(self, encoder: Encoder, head: nn.Module, source: Source, target: Target, mask_share: float) -> None:
