@@ -3,9 +3,9 @@ PYTHON ?= python3
 # Another build of torch, for example CPU only or another CUDA: make setup TORCH_INDEX=<index URL>, see README.
 TORCH_INDEX ?=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-COLUMNS := ^(?!Experiment$$|rev$$|valid\.(rank_ic|rank_ic_t|sharpe|sharpe_net|turnover)$$|train\.(model|optimizer|lr)$$).*$$
+COLUMNS := ^(?!Experiment$$|rev$$|valid\.(days|stocks_per_day|rank_ic|rank_ic_t|sharpe|sharpe_net|turnover)$$|train\.(model|optimizer|lr)$$).*$$
 
-.PHONY: help setup repro test check format show review experiments verify gc clean-exps lock
+.PHONY: help setup repro test check format show reset review experiments verify gc clean-exps lock
 # What `make review` compares: make review BASE=main CANDIDATE=my-experiment
 BASE ?= main
 CANDIDATE ?= HEAD
@@ -39,10 +39,17 @@ format: setup ## let ruff rewrite what it can
 show: setup ## experiments of this commit and its parents, valid columns only
 	@dvc exp show -n 3 --md --drop '$(COLUMNS)' --sort-by valid.rank_ic --sort-order desc
 
+# DVC writes params.yaml within the second in which Git looked, and as long as it was: touched, it is looked at again.
+reset: ## back to what the last commit says, after an experiment that ended or failed
+	@touch params.yaml && git checkout -q . && .venv/bin/dvc checkout -q
+
 review: ## metrics, knobs and verdict of CANDIDATE (HEAD) against BASE (main); needs no data
-	@found=$$(dvc metrics diff --md $(BASE) $(CANDIDATE)) && printf '### Metrics on valid, primary horizon\n\n' && \
-	  { echo "$$found" | grep -E '^\| (Path|-|metrics/evaluate.json +\| valid\.)' || echo "No change."; }
-	@found=$$(dvc params diff --md $(BASE) $(CANDIDATE)) && printf '\n### Knobs\n\n%s\n\n' "$${found:-No change.}"
+	@found=$$(dvc metrics diff --md $(BASE) $(CANDIDATE) | grep -E '^\| (Path|-|metrics/evaluate.json +\| valid\.)'); \
+	  case "$$found" in *evaluate.json*) ;; *) found="No change.";; esac; \
+	  printf '### Metrics on valid, primary horizon\n\n%s\n' "$$found"
+	@found=$$(dvc params diff --md $(BASE) $(CANDIDATE)) || exit 1; \
+	  case "$$found" in *params.yaml*) ;; *) found="No change.";; esac; \
+	  printf '\n### Knobs\n\n%s\n\n' "$$found"
 	@python src/verdict.py $(BASE) $(CANDIDATE) --format markdown
 
 experiments: setup ## the roadmap's refinements against the baseline, judged: 33 runs of 5 seeds, about 7 h on 2 cores

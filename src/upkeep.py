@@ -70,16 +70,20 @@ def collect(root: Path, projects: list[str], *, delete: bool) -> None:
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         raise InputError(f"dvc gc: {(done.stderr.strip() or 'failed').splitlines()[-1]}")
-    print(done.stdout.strip() if delete else done.stdout.strip().replace("Removed", "Would remove"))
+    said = [line for line in done.stdout.splitlines() if not line.startswith("Removing ")]  # in a dry run too
+    print("\n".join(said if delete else [line.replace("Removed", "Would remove") for line in said]))
 
 
 def sweep(root: Path) -> None:
     """Remove what crashed experiments left; running ones and results stay."""
-    for run in orphans(root):
+    crashed, queued = orphans(root), clear_queue(root)
+    if not crashed and not queued:
+        print("nothing to remove")
+    for run in crashed:
         remove(run)
         ended = f", {len(run.processes)} processes ended" if run.processes else ""
         print(f"{run.name}: {os.path.relpath(run.folder, root)} removed{ended}")
-    for name in clear_queue(root):
+    for name in queued:
         print(f"{name}: taken off the queue")
 
 

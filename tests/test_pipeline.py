@@ -295,6 +295,17 @@ def test_a_bad_knob_stops_the_stage_in_one_line_and_spoils_nothing(clone: Path) 
     assert "up to date" in dvc(clone, "repro")
 
 
+def test_reset_takes_back_what_a_failed_experiment_left(clone: Path) -> None:
+    committed = (clone / "params.yaml").read_text()
+    with pytest.raises(AssertionError, match=r"split\.purge: 1 days let labels overlap"):
+        dvc(clone, "exp", "run", "-S", "split.purge=1")
+    assert "purge: 1" in (clone / "params.yaml").read_text()
+    # As long as before and written within the second: the case that Git overlooks.
+    (clone / "params.yaml").write_text(committed.replace("purge: 6", "purge: 1"))
+    assert run(clone, "make", "--old-file", ".venv/.locked", "reset").returncode == 0
+    assert (clone / "params.yaml").read_text() == committed
+
+
 def test_own_bars_are_seen_by_dvc_and_never_by_git(clone: Path) -> None:
     """A .dvc file that only a negated ignore pattern saves is overlooked by DVC: experiments would lose the data."""
     (clone / "data/raw/mine.csv").write_text("date,code\n")

@@ -203,6 +203,19 @@ def test_a_knob_of_a_stage_rebuilds_that_stage_and_those_after_it(home: Path, fo
     assert changed("evaluate.top_names", 5) == set()
 
 
+def test_a_study_goes_on_after_trials_were_counted_and_not_after_code_has_changed(tmp_path: Path) -> None:
+    for name in ("src", "metrics"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    shutil.copy(ROOT / "dvc.yaml", tmp_path)
+    (tmp_path / "data/raw").mkdir(parents=True)
+    begun = store.Store(tmp_path / "store", tmp_path).code()
+    (tmp_path / "metrics/ledger/one-more.json").write_text("{}")
+    (tmp_path / "metrics/train.json").write_text("{}")
+    assert store.Store(tmp_path / "store", tmp_path).code() == begun
+    (tmp_path / "src/atft/model/fan.py").write_text("")
+    assert store.Store(tmp_path / "store", tmp_path).code() != begun
+
+
 def test_a_stage_that_fails_fails_the_trial(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     space = ("model.fan_channels:categorical:[[nothing]]", "train.lr:float:0.001,0.002")
     with pytest.raises(InputError, match=r"no trial is complete; the first: model.fan_channels: 'nothing' is no"):

@@ -174,7 +174,8 @@ def _refuse(bars: pl.DataFrame, wrong: pl.Expr, where: str, column: str, why: st
     if not bad.is_empty():
         row = bad.row(0, named=True)
         more = f" ({len(bad)} such rows)" if len(bad) > 1 else ""
-        raise InputError(f"{where}: {column} {row[column]} of {row['code']} on {row['date']} {why}{more}")
+        when = "" if column == "date" else f" on {row['date']}"
+        raise InputError(f"{where}: {column} {row[column]} of {row['code']}{when} {why}{more}")
 
 
 def _read(file: Path, columns: Mapping[str, str | None], since: date | None = None) -> pl.DataFrame:

@@ -133,7 +133,9 @@ def read_panel(folder: Path) -> Panel:
         if out_of_memory(error):
             raise
         reason = str(error).splitlines()[0]
-        raise InputError(f"{file}: cannot be read ({reason}); rebuild it with `dvc repro -f cache`") from error
+        raise InputError(
+            f"{file}: cannot be read ({reason}); `dvc checkout` brings it back, `dvc repro -f cache` makes it anew"
+        ) from error
     arrays: dict[str, Any] = {name: _view(whole, table.column(name)) for name in table.schema.names if name != "date"}
     for name in ("tradable", "has_bar", "can_trade"):
         arrays[name] = arrays[name].view(np.bool_)

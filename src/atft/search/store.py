@@ -18,7 +18,7 @@ from atft.errors import InputError
 from atft.search.locks import locked
 from atft.training.scratch import files_below, machine
 
-CODE = "src/"
+CODE, RAW = "src/", "data/raw"
 
 
 class Store:
@@ -50,8 +50,8 @@ class Store:
 
     def code(self) -> str:
         """Of the code of all stages and the raw data: what trials of one study must share."""
-        names = {name for stage in self._stages.values() for name in _names(stage["deps"]) if name not in self._maker}
-        parts = [[name, self._digest(self._project / name)] for name in sorted(names)]
+        names = {name for stage in self._stages.values() for name in _names(stage["deps"])}
+        parts = [[name, self._digest(self._project / name)] for name in sorted(names) if name.startswith((CODE, RAW))]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
     def place(self, stage: str, content: Mapping[str, Any]) -> Path:
