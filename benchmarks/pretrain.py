@@ -31,9 +31,11 @@ import torch
 import yaml
 
 from atft.config import Params
+from atft.evaluation.verdict import flat
 from atft.graph.snapshots import Snapshots, as_heard, read_snapshots
 from atft.panel.store import Panel, read_panel
 from atft.program import pin_threads
+from atft.search.space import with_values
 from atft.training.checkpoint import save_weights
 from atft.training.loop import pick_device, seed_everything
 from atft.training.pretext.fitting import pretrain
@@ -138,17 +140,10 @@ def spread(values: Sequence[float], digits: int = 4) -> str:
 
 def changed(content: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
     """The content of params.yaml with `section.knob=value` set, as `dvc exp run -S` would."""
-    content = copy.deepcopy(content)
-    for change in changes:
-        path, _, value = change.partition("=")
-        *sections, name = path.split(".")
-        node = content
-        for section in sections:
-            node = node[section]
-        if name not in node:
-            raise SystemExit(f"--set {change}: no such knob")
-        node[name] = yaml.safe_load(value)
-    return content
+    values = {path: yaml.safe_load(value) for path, _, value in (change.partition("=") for change in changes)}
+    if strange := values.keys() - flat(content).keys():
+        raise SystemExit(f"--set {min(strange)}: no such knob")
+    return with_values(content, values)
 
 
 def simulated(content: dict[str, Any], folder: Path) -> Path:

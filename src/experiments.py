@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 from tqdm import tqdm
 
-from atft.config import check_params, load_params
+from atft.config import Section, check_params, load_params
 from atft.errors import InputError
 from atft.evaluation.verdict import flat
 from atft.program import run_program
@@ -18,10 +18,9 @@ from atft.search.promote import experiment
 from atft.search.space import with_values
 
 
-class Plan(BaseModel):
+class Plan(Section):
     """What stands in the list: values by path in `params.yaml`, of all runs and of each variant."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
     prefix: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
     common: dict[str, Any]
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]

@@ -120,8 +120,6 @@ def fetch_bars(client: ClientV2, first: date, last: date, out: Path) -> tuple[in
     killed run loses the day it was at. Days on disk are read, never fetched again, and the files
     come out the same in one run or many. A day without bars is asked for again next time.
     """
-    for scratch in out.glob(".*.parquet-*"):  # of a run that was killed
-        scratch.unlink()
     known = {day for file in _months(out) for day in _read(file)["date"].unique()}
     wanted = [day for day in trading_days(client, first, last) if day not in known]
     unpublished = []

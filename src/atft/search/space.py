@@ -1,5 +1,6 @@
 """Which knobs a search may turn, and how far."""
 
+import copy
 import difflib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +11,12 @@ import optuna
 import yaml
 
 from atft.errors import InputError
-from atft.evaluation.verdict import flat
+from atft.evaluation.verdict import YARDSTICK, flat
 
 KINDS = ("int", "log_int", "float", "log_float", "categorical")
 FIXED = (  # knobs that change what is measured: trials that differ in them could not be compared
-    "seeds", "split", "data.source", "data.simulated", "data.file", "data.horizons", "data.delay", "data.min_history",
-    "data.min_dollar_volume", "data.max_daily_return", "data.news_volume", "data.table.path", "data.table.daily_target",
-    "evaluate.primary_horizon", "evaluate.cost_bps", "evaluate.periods_per_year", "predict",
+    *YARDSTICK, "seeds", "split", "data.source", "data.simulated", "data.file", "data.horizons",
+    "data.table.path", "data.table.daily_target", "evaluate.primary_horizon", "predict",
 )  # fmt: skip
 
 
@@ -132,7 +132,7 @@ def check_space(space: Space, content: dict[str, Any], complaint: Callable[[dict
 
 def with_values(content: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """The content with other values at some paths."""
-    out = json.loads(json.dumps(content))
+    out = copy.deepcopy(content)
     for path, value in values.items():
         *sections, name = path.split(".")
         node = out
