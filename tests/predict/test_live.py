@@ -1,10 +1,11 @@
 """Days appended to a cache are ranked as after a whole build, and as `evaluate` ranks them, to the last bit."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -49,8 +50,11 @@ class Place:
     models: Path
     splits: pl.DataFrame
 
-    def append(self, folder: Path, bars: pl.DataFrame) -> History:
-        return append(folder, "cache", self.cache, self.snapshots, bars, lambda: self.bars, KITCHEN)
+    def append(
+        self, folder: Path, bars: pl.DataFrame, history: pl.DataFrame | None = None, stages: Stages = KITCHEN
+    ) -> History:
+        raw = self.bars if history is None else history
+        return append(folder, "cache", self.cache, self.snapshots, bars, lambda: raw, stages)
 
     def say(self, history: History, number: int, days: int = 4) -> Said:
         """What the models say of the whole's day `number`."""
@@ -185,6 +189,64 @@ def test_bars_that_do_not_go_on_from_the_cache_are_refused(place: Place, tmp_pat
     doubled = place.bars.with_columns(close=pl.col("close") * 2)
     with pytest.raises(InputError, match="its history was restated"):
         place.append(tmp_path / "live", doubled)
+    assert not (tmp_path / "live").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda bars, code, last: bars.filter(pl.col("code") != code), "stock {code} is not in the bars behind the"),
+        (lambda bars, code, last: bars.with_columns(code=pl.when(pl.col("code") == code).then(pl.lit("0")).otherwise(
+            "code")), "stock {code} is not in the bars behind the cache"),
+        (lambda bars, code, last: pl.concat([bars, bars.filter(pl.col("code") == code).with_columns(code=pl.lit("0"))]),
+         "stock 0 is not in the cache"),
+        (lambda bars, code, last: bars.filter(pl.col("date") != bars["date"].min()), "day .* is not in the bars"),
+        (lambda bars, code, last: bars.with_columns(pl.col(name) * pl.when(_early(bars, code)).then(1.1).otherwise(1)
+            for name in ("open", "high", "low", "close")), "daily_return of {code} on .* is .* in it .1 such"),
+        (lambda bars, code, last: bars.with_columns(volume=pl.col("volume") * pl.when(_early(bars, code)).then(2)
+            .otherwise(1)), "money of {code} on .* is "),
+        (lambda bars, code, last: bars.with_columns(high=pl.col("high") * pl.when((pl.col("date") == last) & (
+            pl.col("code") == code)).then(1.5).otherwise(1)), " of .* on {last} is "),
+    ],
+    ids=["a stock is gone", "a stock is renamed", "a stock is new", "the first day is gone", "prices", "volumes",
+         "a high"],
+)  # fmt: skip
+@pytest.mark.parametrize("which", [10, -1])
+def test_a_cache_of_other_bars_is_not_gone_on_from(
+    place: Place, tmp_path: Path, change: Callable[[pl.DataFrame, str, object], pl.DataFrame], says: str, which: int
+) -> None:
+    """Stocks are found by their place: an unseen difference would hand each the history of its neighbour."""
+    code, last = place.cache.codes[which], place.cache.dates[-1].item()
+    history = check_bars(change(place.bars, code, last).sort("code", "date"), "test")
+    with pytest.raises(InputError, match=says.format(code=code, last=last) + ".*run `dvc repro`") as refused:
+        place.append(tmp_path / "live", place.new(), history)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "live").exists()
+
+
+def _early(bars: pl.DataFrame, code: str) -> pl.Expr:
+    """The first third of a stock's bars, long before any window of the last days."""
+    return (pl.col("code") == code) & (pl.col("date") < bars["date"].unique().sort()[70])
+
+
+@pytest.mark.parametrize(
+    ("knobs", "says"),
+    [
+        ({"method": "zscore"}, " of .* is .* in it"),
+        ({"label_scale": "raw"}, "label of horizon 1 of .* is "),
+        ({"recipe": replace(RECIPE, label="beta_neutral")}, "label of horizon 1 of .* is "),
+        ({"recipe": replace(RECIPE, min_history=70)}, "tradable of .* is False by the bars"),
+        ({"recipe": replace(RECIPE, max_daily_return=0.02, news_volume=1e9)}, "tradable of .* is False by the bars"),
+        ({"make_features": partial(library_features, families=FAMILIES[1:])}, "data.families: are not those"),
+        ({"builder": replace(GRAPH, neighbors=7)}, "graph: the links as of .* are not those of data/graph"),
+        ({"builder": replace(GRAPH, every=10)}, "graph: the links as of the calendar are not those of data/graph"),
+    ],
+)
+def test_a_cache_of_other_knobs_is_not_gone_on_from(
+    place: Place, tmp_path: Path, knobs: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InputError, match=says + ".*run `dvc repro`"):
+        place.append(tmp_path / "live", place.new(), stages=replace(KITCHEN, **knobs))
     assert not (tmp_path / "live").exists()
 
 
