@@ -192,6 +192,32 @@ def test_bars_that_do_not_go_on_from_the_cache_are_refused(place: Place, tmp_pat
     assert not (tmp_path / "live").exists()
 
 
+@pytest.mark.parametrize("name", ["open", "high", "low", "close", "volume", None])
+@pytest.mark.parametrize("ago", [0, 2])
+def test_a_corrected_bar_of_a_known_day_is_refused(place: Place, tmp_path: Path, name: str | None, ago: int) -> None:
+    """Of an appended or an earlier day, whether new days come with it or none; also a bar that was not there."""
+    day, code = place.whole.dates[DAYS - HIDDEN + 2 - ago].item(), place.cache.codes[7]
+    row = (pl.col("date") == day) & (pl.col("code") == code)
+    right, wrong = place.bars, place.bars.filter(~row)
+    if name:
+        wrong = right.with_columns(pl.when(row).then(pl.col(name) * 1.001).otherwise(name).alias(name))
+    folder = tmp_path / "live"
+    place.append(folder, wrong.filter(pl.col("date").is_in(place.new(0, 3)["date"].unique().to_list())))
+    before = {p: p.read_bytes() for p in folder.iterdir()}
+    for bars in (place.new(0, 3), place.new(0, 4)):
+        with pytest.raises(InputError, match=f"bars: {name or 'close'} .* of {code} on {day} was .*`dvc repro`"):
+            place.append(folder, bars)
+    assert {p: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_the_same_prices_in_single_precision_are_no_correction(place: Place, tmp_path: Path) -> None:
+    """A cache made of single-precision Parquet goes on with a CSV of the same bars, and back."""
+    single = place.bars.with_columns(pl.col("open", "high", "low", "close", "volume").cast(pl.Float32).cast(pl.Float64))
+    place.append(tmp_path / "live", place.new(0, 1))
+    found = place.append(tmp_path / "live", single.filter(pl.col("date") <= place.new(0, 2)["date"].max()))
+    assert found.last == place.new(0, 2)["date"].max()
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

@@ -100,11 +100,14 @@ def append(
     """
     before = read_live(folder, name, cache) or History(cache, snapshots, 0, cache.dates)
     new = bars.filter(pl.col("date") > before.last)
+    known = _facts(folder).get("name") == name
     if new.is_empty():
         refuse_older(bars, cache)
+        if known:
+            refuse_restated(bars, read_tail(folder))
         return before
     recipe = stages.recipe
-    if _facts(folder).get("name") == name:
+    if known:
         tail = read_tail(folder)
     else:  # the files may already hold the new days
         tail = tail_of(cache, snapshots, read_history().filter(pl.col("date") <= before.last), stages)

@@ -19,6 +19,7 @@ from atft.panel.raw import RawFeatures
 from atft.panel.store import Panel
 from atft.panel.tail import Recipe, Tail
 
+QUOTED = ("close", "open", "high", "low", "volume")
 OVERLAP = 5  # last days of the cache whose features are computed again
 MEND = "data/raw or params.yaml are no longer those the cache was made of; run `dvc repro`"
 
@@ -153,13 +154,32 @@ def refuse_older(bars: pl.DataFrame, cache: Panel) -> None:
 
 
 def refuse_restated(bars: pl.DataFrame, tail: Tail) -> None:
-    """Returns across the seam are true only where both sides quote the last known day alike."""
-    known = tail.grid.frame.filter(pl.col("date") == tail.last).select("code", "printed")
-    both = bars.filter(pl.col("date") == tail.last).join(known, on="code").filter(pl.col("close") != pl.col("printed"))
-    if not both.is_empty():
-        row = both.row(0, named=True)
-        raise InputError(
-            f"--data: close {row['close']} of {row['code']} on {row['date']} was {row['printed']} before ({len(both)} "
-            f"such stocks): its history was restated, for a split perhaps; put the new history into data/raw and run "
-            f"`dvc repro`"
-        )
+    """Known days must stand in the bars as they were, up to 1e-6: they are passed over, and returns lead across them.
+
+    Raises:
+        InputError: When a close of the last known day, or another number of a bar of the days that the tail holds, is
+            another one.
+    """
+    first = tail.grid.dates[0].astype(object)
+    again = bars.filter(pl.col("date").is_between(first, tail.last)).select("date", "code", *QUOTED)
+    if again.is_empty():
+        return
+    # Prices and volumes of the tail are cleaned: the factor between its close and the printed one undoes that.
+    scale = pl.col("close") / pl.col("printed")
+    prices = (pl.col(name) / scale for name in ("open", "high", "low"))
+    known = tail.grid.frame.filter(pl.col("date").is_between(again["date"].min(), tail.last))
+    known = known.select("date", "code", *prices, pl.col("volume") * scale, close="printed")
+    both = again.join(known, on=["date", "code"], how="left", suffix="_before").sort("date", "code")
+    for name in QUOTED:
+        now, old = pl.col(name), pl.col(f"{name}_before")
+        other = (now - old).abs() > 1e-6 * old.abs()
+        other = other.fill_null(now.is_null() != old.is_null())
+        if name != "close":  # what stands beside no close was never looked at
+            other &= pl.col("close").is_not_null() & pl.col("close_before").is_not_null()
+        if not (wrong := both.filter(other)).is_empty():
+            row = wrong.row(0, named=True)
+            raise InputError(
+                f"bars: {name} {row[name]} of {row['code']} on {row['date']} was {row[f'{name}_before']} before "
+                f"({len(wrong)} such): its history was restated, for a split perhaps, or the bar corrected; put the "
+                f"new history into data/raw and run `dvc repro`"
+            )
