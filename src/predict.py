@@ -23,6 +23,7 @@ from atft.predict.live import History, Stages, append, name_of, read_live
 from atft.predict.output import cost_of, ranks, show, write
 from atft.predict.policy import LEARNED, age, learned_until, seeds_of
 from atft.predict.scores import Memory, Said, data_name, model_name, say
+from atft.predict.seam import refuse_other_graph
 from atft.program import new_file, pin_threads, run_program
 from atft.training.rankers import Manifest, read_manifest
 from cache import feature_maker, read_source
@@ -36,6 +37,7 @@ def main() -> None:
             file.write_text(model_card(params.model_dump(mode="json"), paths.METRICS))
         return
     cache, snapshots = read_panel(paths.CACHE), read_snapshots(paths.GRAPH)
+    refuse_other_graph(snapshots, cache)
     manifest = read_manifest(paths.RANKER, cache)
     pin_threads(manifest.threads)
     history = history_of(params, manifest, cache, snapshots, options.data, options.date)
@@ -102,10 +104,10 @@ def history_of(
     """Panel and graph up to the last day with bars, or the cache's where the day lies in it."""
     cached = History(cache, snapshots, 0, cache.dates)
     knobs = params.data.model_dump(mode="json") | {"graph": params.graph.model_dump(mode="json")}
-    name = name_of(cache, snapshots, knobs)
+    stages = stages_of(params, manifest)
+    name = name_of(cache, snapshots, knobs, stages)
     bars = new_bars(params, data, cached.last, day)
     if bars is not None:
-        stages = stages_of(params, manifest)
         found = append(paths.LIVE, name, cache, snapshots, bars, lambda: read_source(params.data)[0], stages)
     else:
         found = read_live(paths.LIVE, name, cache) or cached

@@ -24,6 +24,7 @@ from atft.panel.tail import Recipe
 from atft.predict import live
 from atft.predict.live import History, Stages, append, name_of, read_live
 from atft.predict.scores import Memory, Said, data_name, model_name, say
+from atft.predict.seam import refuse_other_graph
 from atft.training.checkpoint import save_weights
 from atft.training.predictions import score_fold
 from atft.training.rankers import Manifest
@@ -280,10 +281,30 @@ def test_what_was_appended_belongs_to_one_cache(place: Place, tmp_path: Path) ->
     place.append(tmp_path / "live", place.new(0, 1))
     assert read_live(tmp_path / "live", "cache", place.cache) is not None
     assert read_live(tmp_path / "live", "another", place.cache) is None
-    name = name_of(place.cache, place.snapshots, {"label": "raw"})
-    assert name == name_of(place.cache, place.snapshots, {"label": "raw"})
-    assert name != name_of(place.cache, place.snapshots, {"label": "beta_neutral"})
-    assert name != name_of(*_of(place.whole), {"label": "raw"})
+    name = name_of(place.cache, place.snapshots, {"label": "raw"}, KITCHEN)
+    assert name == name_of(place.cache, place.snapshots, {"label": "raw"}, replace(KITCHEN, threads=2))
+    assert name != name_of(place.cache, place.snapshots, {"label": "beta_neutral"}, KITCHEN)
+    assert name != name_of(*_of(place.whole), {"label": "raw"}, KITCHEN)
+
+
+@pytest.mark.parametrize("knobs", [{"lookback": 12}, {"need": 130}])
+def test_another_lookback_or_book_begins_anew(place: Place, tmp_path: Path, knobs: dict[str, int]) -> None:
+    """The panel begins on an anchor of the lookback, as many days before the cache's last one as the books need."""
+    place.append(tmp_path / "live", place.bars)
+    stages = replace(KITCHEN, **knobs)
+    name = name_of(place.cache, place.snapshots, {}, stages)
+    assert name != name_of(place.cache, place.snapshots, {}, KITCHEN)
+    found = append(tmp_path / "live", name, place.cache, place.snapshots, place.bars, lambda: place.bars, stages)
+    assert found.start % stages.lookback == 0
+    assert found.start <= len(place.cache.dates) - stages.need
+
+
+def test_a_graph_of_another_cache_is_refused(place: Place) -> None:
+    refuse_other_graph(place.snapshots, place.cache)
+    fewer, shorter = replace(place.cache, codes=place.cache.codes[:-2]), place.cache.part(0, 150)
+    for other in (fewer, shorter, replace(place.cache, sector_names=["unknown"], industry_names=[])):
+        with pytest.raises(InputError, match=r"data/graph: is of .* it was made of another cache; run `dvc repro`"):
+            refuse_other_graph(place.snapshots, other)
 
 
 def test_other_weights_are_another_model(place: Place, tmp_path: Path) -> None:

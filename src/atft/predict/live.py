@@ -53,11 +53,15 @@ class History:
         return self.dates[-1].astype(object)
 
 
-def name_of(panel: Panel, snapshots: Snapshots, knobs: Mapping[str, Any]) -> str:
-    """A name for this cache and graph under these knobs: other returns, universe, features or edges give another."""
+def name_of(panel: Panel, snapshots: Snapshots, knobs: Mapping[str, Any], stages: Stages) -> str:
+    """A name for this cache and graph under these knobs: other returns, universe, features or edges give another.
+
+    So do another lookback or other needed days of `stages`, which say where the panel begins.
+    """
     found = blake2b(digest_size=12)
     facts = (panel.codes, panel.sector_names, panel.industry_names, panel.feature_names, panel.horizons, panel.delay)
-    found.update(json.dumps([facts, dict(knobs)], sort_keys=True, default=str).encode())
+    begin = stages.need, stages.lookback
+    found.update(json.dumps([facts, dict(knobs), begin], sort_keys=True, default=str).encode())
     last = panel.features[-1], snapshots.as_of, snapshots.edge_index[:, snapshots.offsets[-2] :]
     for array in (panel.dates, panel.daily_return, panel.tradable, panel.has_bar, *last):
         found.update(np.ascontiguousarray(array).tobytes())

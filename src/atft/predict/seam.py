@@ -144,6 +144,21 @@ def _same_links(cache: Panel, snapshots: Snapshots, builder: HierarchicalGraphBu
         )
 
 
+def refuse_other_graph(snapshots: Snapshots, cache: Panel) -> None:
+    """The file of the graph names neither stocks nor days: their numbers must be those of the cache.
+
+    Raises:
+        InputError: When the graph has another number of stocks, groups that the cache has not, or later days.
+    """
+    groups = len(cache.sector_names) + len(cache.industry_names)
+    last, nodes = int(snapshots.as_of[-1]), int(snapshots.edge_index.max()) + 1
+    if snapshots.stocks != len(cache.codes) or nodes > snapshots.stocks + groups or last >= len(cache.dates):
+        raise InputError(
+            f"data/graph: is of {snapshots.stocks} stocks up to day {last}, and data/cache of {len(cache.codes)} and "
+            f"{len(cache.dates)} days: it was made of another cache; run `dvc repro`"
+        )
+
+
 def refuse_older(bars: pl.DataFrame, cache: Panel) -> None:
     last = bars["date"].max()
     if isinstance(last, date) and np.datetime64(last) < cache.dates[-1]:
