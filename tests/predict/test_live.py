@@ -21,12 +21,13 @@ from atft.panel.simulate import simulate_market
 from atft.panel.sources import check_bars, complete
 from atft.panel.store import Panel
 from atft.panel.tail import Recipe
-from atft.predict import live
+from atft.predict import live, reference
+from atft.predict.checks import Warn
 from atft.predict.live import History, Stages, append, name_of, read_live
 from atft.predict.scores import Memory, Said, data_name, model_name, say
 from atft.predict.seam import refuse_other_graph
 from atft.training.checkpoint import save_weights
-from atft.training.predictions import score_fold
+from atft.training.predictions import prediction_rows, score_fold
 from atft.training.rankers import Manifest
 from atft.training.supervised import make_encoder
 from conftest import FAMILIES, GRAPH, KNOBS, world_of
@@ -305,6 +306,43 @@ def test_a_graph_of_another_cache_is_refused(place: Place) -> None:
     for other in (fewer, shorter, replace(place.cache, sector_names=["unknown"], industry_names=[])):
         with pytest.raises(InputError, match=r"data/graph: is of .* it was made of another cache; run `dvc repro`"):
             refuse_other_graph(place.snapshots, other)
+
+
+@pytest.mark.parametrize(
+    ("change", "kinds"),
+    [
+        (lambda rows: rows, ["drift"]),
+        (lambda rows: rows.filter(pl.col("seed") > 1), ["reference"]),
+        (lambda rows: rows.filter(pl.col("fold") != 1), ["reference"]),
+        (lambda rows: rows.with_columns(horizon=pl.col("horizon").replace(5, 20)), ["reference"]),
+        (lambda rows: rows.with_columns(seed=1 - pl.col("seed")), ["reference"]),
+        (lambda rows: rows.with_columns(code="x" + pl.col("code")), ["reference"]),
+        (lambda rows: rows.with_columns(score=-pl.col("score")), ["reference"]),
+    ],
+    ids=["its own", "no seeds", "no fold", "horizons", "seeds", "stocks", "another model"],
+)
+def test_drift_is_looked_at_against_scores_of_the_same_model(
+    place: Place,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[pl.DataFrame], pl.DataFrame],
+    kinds: list[str],
+) -> None:
+    """And `reference` says so where the file has none: its last stop day must be what the model says of it now."""
+    whole, file = place.whole, tmp_path / "predictions.parquet"
+    scores = []
+    for fold, seed in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        scores += score_fold(place.manifest, place.models, *_of(whole), place.splits, fold, seed)
+    change(prediction_rows(scores, whole.panel, [])).write_parquet(file)
+    monkeypatch.setattr(reference, "drifted", lambda known, *_: [Warn("drift", str(np.isfinite(known).any((1, 2))))])
+    said = place.say(whole, 179)
+    found = reference.drift(file, place.manifest, place.models, whole, place.splits, said, SEEDS, 10, 200)
+    assert sorted({warn.kind for warn in found}) == kinds
+    if kinds == ["reference"]:
+        assert len(found) == 1
+        assert f"{file} does not hold what this model and cache give on " in found[0].text
+    else:
+        assert [warn.text for warn in found] == [str(np.ones(8, bool))] * len(SEEDS)
 
 
 def test_other_weights_are_another_model(place: Place, tmp_path: Path) -> None:
