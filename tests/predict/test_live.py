@@ -1,6 +1,7 @@
 """Days appended to a cache are ranked as after a whole build, and as `evaluate` ranks them, to the last bit."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -189,7 +190,7 @@ def test_bars_that_do_not_go_on_from_the_cache_are_refused(place: Place, tmp_pat
     with pytest.raises(InputError, match="is older than the cache's"):
         place.append(tmp_path / "live", old)
     doubled = place.bars.with_columns(close=pl.col("close") * 2)
-    with pytest.raises(InputError, match="its history was restated"):
+    with pytest.raises(InputError, match=r"such\): if its history was restated"):
         place.append(tmp_path / "live", doubled)
     assert not (tmp_path / "live").exists()
 
@@ -210,6 +211,18 @@ def test_a_corrected_bar_of_a_known_day_is_refused(place: Place, tmp_path: Path,
         with pytest.raises(InputError, match=f"bars: {name or 'close'} .* of {code} on {day} was .*`dvc repro`"):
             place.append(folder, bars)
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_an_appended_day_is_corrected_by_bringing_it_again(place: Place, tmp_path: Path) -> None:
+    """What the error says to do: nothing of the day's first version is left."""
+    folder, price = tmp_path / "live", pl.when(pl.col("code") == place.cache.codes[7]).then(1.1).otherwise(1)
+    place.append(folder, place.new(0, 1).with_columns(pl.col("close", "high") * price))
+    with pytest.raises(InputError, match=f"if only that bar was corrected, delete {folder} and bring its days again"):
+        place.append(folder, place.new(0, 1))
+    shutil.rmtree(folder)
+    found = place.append(folder, place.new(0, 1))
+    once = place.append(tmp_path / "once", place.new(0, 1))
+    np.testing.assert_array_equal(found.panel.features[-1], once.panel.features[-1])
 
 
 def test_the_same_prices_in_single_precision_are_no_correction(place: Place, tmp_path: Path) -> None:

@@ -168,8 +168,13 @@ def refuse_older(bars: pl.DataFrame, cache: Panel) -> None:
         )
 
 
-def refuse_restated(bars: pl.DataFrame, tail: Tail) -> None:
+def refuse_restated(bars: pl.DataFrame, tail: Tail, cached: np.datetime64, folder: Path) -> None:
     """Known days must stand in the bars as they were, up to 1e-6: they are passed over, and returns lead across them.
+
+    Args:
+        bars: Checked, of any days.
+        tail: Of all known days.
+        cached: The cache's last day; later ones lie in `folder`.
 
     Raises:
         InputError: When a close of the last known day, or another number of a bar of the days that the tail holds, is
@@ -193,8 +198,9 @@ def refuse_restated(bars: pl.DataFrame, tail: Tail) -> None:
             other &= pl.col("close").is_not_null() & pl.col("close_before").is_not_null()
         if not (wrong := both.filter(other)).is_empty():
             row = wrong.row(0, named=True)
+            appended = f"if only that bar was corrected, delete {folder} and bring its days again; "
             raise InputError(
                 f"bars: {name} {row[name]} of {row['code']} on {row['date']} was {row[f'{name}_before']} before "
-                f"({len(wrong)} such): its history was restated, for a split perhaps, or the bar corrected; put the "
-                f"new history into data/raw and run `dvc repro`"
+                f"({len(wrong)} such): {appended if np.datetime64(row['date']) > cached else ''}if its history was "
+                f"restated, for a split perhaps, put the new history into data/raw and run `dvc repro`"
             )
