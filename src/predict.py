@@ -12,9 +12,9 @@ from atft import paths
 from atft.config import Params, load_params
 from atft.errors import InputError
 from atft.evaluation.facts import Rules
-from atft.graph.snapshots import HierarchicalGraphBuilder, Snapshots, read_snapshots
+from atft.graph.snapshots import HierarchicalGraphBuilder, read_snapshots
 from atft.panel.sources import bars_of, has_files, load_bars
-from atft.panel.store import Panel, read_panel
+from atft.panel.store import read_panel
 from atft.panel.tail import Recipe
 from atft.predict import checks
 from atft.predict.book import EXPOSURE, orders
@@ -22,7 +22,9 @@ from atft.predict.card import model_card
 from atft.predict.live import History, Stages, append, name_of, read_live
 from atft.predict.output import cost_of, ranks, show, write
 from atft.predict.policy import LEARNED, age, learned_until, seeds_of
+from atft.predict.reference import drift
 from atft.predict.scores import Memory, Said, data_name, model_name, say
+from atft.predict.seam import refuse_other_graph
 from atft.program import new_file, pin_threads, run_program
 from atft.training.rankers import Manifest, read_manifest
 from cache import feature_maker, read_source
@@ -36,9 +38,11 @@ def main() -> None:
             file.write_text(model_card(params.model_dump(mode="json"), paths.METRICS))
         return
     cache, snapshots = read_panel(paths.CACHE), read_snapshots(paths.GRAPH)
+    refuse_other_graph(snapshots, cache)
     manifest = read_manifest(paths.RANKER, cache)
     pin_threads(manifest.threads)
-    history = history_of(params, manifest, cache, snapshots, options.data, options.date)
+    cached = History(cache, snapshots, 0, cache.dates)
+    history = history_of(params, manifest, cached, options.data, options.date)
     day = options.date or history.last
     row = int(np.searchsorted(history.panel.dates, np.datetime64(day)))
     if row == len(history.panel.dates) or history.panel.dates[row] != np.datetime64(day):
@@ -56,7 +60,7 @@ def main() -> None:
         name: orders(history.panel, said.days, score, rules, long_only=name == "long_only")
         for name in ("long_short", "long_only")
     }
-    found = doubts(params, manifest, history, cache, splits, said, seeds, day, options.date is None)
+    found = doubts(params, manifest, history, cached, splits, said, seeds, day, options.date is None, memory)
     facts = {
         "date": str(day),
         "fold": said.folds[-1],
@@ -96,16 +100,14 @@ def output(text: str) -> Path:
 # --- what is known -------------------------------------------------------------------------------
 
 
-def history_of(
-    params: Params, manifest: Manifest, cache: Panel, snapshots: Snapshots, data: Path | None, day: date | None
-) -> History:
+def history_of(params: Params, manifest: Manifest, cached: History, data: Path | None, day: date | None) -> History:
     """Panel and graph up to the last day with bars, or the cache's where the day lies in it."""
-    cached = History(cache, snapshots, 0, cache.dates)
+    cache, snapshots = cached.panel, cached.snapshots
     knobs = params.data.model_dump(mode="json") | {"graph": params.graph.model_dump(mode="json")}
-    name = name_of(cache, snapshots, knobs)
+    stages = stages_of(params, manifest)
+    name = name_of(cache, snapshots, knobs, stages)
     bars = new_bars(params, data, cached.last, day)
     if bars is not None:
-        stages = stages_of(params, manifest)
         found = append(paths.LIVE, name, cache, snapshots, bars, lambda: read_source(params.data)[0], stages)
     else:
         found = read_live(paths.LIVE, name, cache) or cached
@@ -157,15 +159,17 @@ def doubts(
     params: Params,
     manifest: Manifest,
     history: History,
-    cache: Panel,
+    cached: History,
     splits: pl.DataFrame,
     said: Said,
     seeds: Sequence[int],
     day: date,
     is_latest: bool,
+    memory: Memory,
 ) -> list[checks.Warn]:
     """Every warning about the day's scores."""
     policy, fold, panel, row = params.predict, said.folds[-1], history.panel, int(said.days[-1])
+    cache = cached.panel
     learned = learned_until(splits, fold, day)
     rows = splits.filter((pl.col("fold") == fold) & pl.col("role").is_in(LEARNED) & (pl.col("date") <= day))
     then = int(np.searchsorted(cache.dates, np.datetime64(learned)))
@@ -175,28 +179,10 @@ def doubts(
     found += checks.old_model(age(history.dates, learned, day), learned, fold, policy.retrain_after)
     found += checks.universe_changed(codes[0].tolist(), codes[1].tolist(), learned, policy.universe_change)
     found += checks.out_of_range(panel, row, cache, cache.positions(rows["date"]), policy.unknown_share)
-    return found + drift_of(params, manifest, splits, said, seeds)
-
-
-def drift_of(
-    params: Params, manifest: Manifest, splits: pl.DataFrame, said: Said, seeds: Sequence[int]
-) -> list[checks.Warn]:
-    """Today's scores of each seed against the `stop` scores of the same model, as `evaluate` has written them."""
-    fold = said.folds[-1]
-    stop = splits.filter((pl.col("fold") == fold) & (pl.col("role") == "stop"))["date"]
-    if not paths.PREDICTIONS.exists():
-        text = f"{paths.PREDICTIONS} is not there, so drift was not looked at; run `dvc pull` or `dvc repro`"
-        return [checks.Warn("reference", text)]
-    written = pl.scan_parquet(paths.PREDICTIONS).filter((pl.col("fold") == fold) & pl.col("date").is_in(stop.to_list()))
-    written = written.select("date", "code", "horizon", "seed", "score").collect()
-    codes = written["code"].unique().sort().to_list()
-    found = []
-    for seed, score in zip(seeds, said.by_seed, strict=True):
-        rows = written.filter(pl.col("seed") == seed)
-        reference = checks.stop_scores(rows, stop.to_list(), codes, manifest.horizons)
-        rules = params.evaluate
-        found += checks.drifted(reference, score[-1], manifest.horizons, seed, rules.psi_bins, rules.bootstrap)
-    return found
+    rules = params.evaluate
+    return found + drift(
+        paths.PREDICTIONS, manifest, paths.RANKER, cached, splits, said, seeds, rules.psi_bins, rules.bootstrap, memory
+    )
 
 
 if __name__ == "__main__":

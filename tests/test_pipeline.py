@@ -459,6 +459,7 @@ def test_predict_says_of_a_held_out_day_what_evaluate_said(clone: Path, tmp_path
         facts = json.loads((tmp_path / "ranks.json").read_text())
         assert facts["long_short"]["cost_bps"] == pytest.approx(10 * facts["long_short"]["turnover"], abs=1e-5)
         assert facts["date"] == str(day)
+        assert "reference" not in [warn["kind"] for warn in facts["warnings"]]
         assert facts["model"] in result.stdout
     assert run(clone, "git", "status", "--porcelain").stdout == before
 

@@ -1,10 +1,12 @@
 """Days appended to a cache are ranked as after a whole build, and as `evaluate` ranks them, to the last bit."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -20,11 +22,13 @@ from atft.panel.simulate import simulate_market
 from atft.panel.sources import check_bars, complete
 from atft.panel.store import Panel
 from atft.panel.tail import Recipe
-from atft.predict import live
+from atft.predict import live, reference
+from atft.predict.checks import Warn
 from atft.predict.live import History, Stages, append, name_of, read_live
 from atft.predict.scores import Memory, Said, data_name, model_name, say
+from atft.predict.seam import refuse_other_graph
 from atft.training.checkpoint import save_weights
-from atft.training.predictions import score_fold
+from atft.training.predictions import prediction_rows, score_fold
 from atft.training.rankers import Manifest
 from atft.training.supervised import make_encoder
 from conftest import FAMILIES, GRAPH, KNOBS, world_of
@@ -49,8 +53,11 @@ class Place:
     models: Path
     splits: pl.DataFrame
 
-    def append(self, folder: Path, bars: pl.DataFrame) -> History:
-        return append(folder, "cache", self.cache, self.snapshots, bars, lambda: self.bars, KITCHEN)
+    def append(
+        self, folder: Path, bars: pl.DataFrame, history: pl.DataFrame | None = None, stages: Stages = KITCHEN
+    ) -> History:
+        raw = self.bars if history is None else history
+        return append(folder, "cache", self.cache, self.snapshots, bars, lambda: raw, stages)
 
     def say(self, history: History, number: int, days: int = 4) -> Said:
         """What the models say of the whole's day `number`."""
@@ -183,8 +190,104 @@ def test_bars_that_do_not_go_on_from_the_cache_are_refused(place: Place, tmp_pat
     with pytest.raises(InputError, match="is older than the cache's"):
         place.append(tmp_path / "live", old)
     doubled = place.bars.with_columns(close=pl.col("close") * 2)
-    with pytest.raises(InputError, match="its history was restated"):
+    with pytest.raises(InputError, match=r"such\): if its history was restated"):
         place.append(tmp_path / "live", doubled)
+    assert not (tmp_path / "live").exists()
+
+
+@pytest.mark.parametrize("name", ["open", "high", "low", "close", "volume", None])
+@pytest.mark.parametrize("ago", [0, 2])
+def test_a_corrected_bar_of_a_known_day_is_refused(place: Place, tmp_path: Path, name: str | None, ago: int) -> None:
+    """Of an appended or an earlier day, whether new days come with it or none; also a bar that was not there."""
+    day, code = place.whole.dates[DAYS - HIDDEN + 2 - ago].item(), place.cache.codes[7]
+    row = (pl.col("date") == day) & (pl.col("code") == code)
+    right, wrong = place.bars, place.bars.filter(~row)
+    if name:
+        wrong = right.with_columns(pl.when(row).then(pl.col(name) * 1.001).otherwise(name).alias(name))
+    folder = tmp_path / "live"
+    place.append(folder, wrong.filter(pl.col("date").is_in(place.new(0, 3)["date"].unique().to_list())))
+    before = {p: p.read_bytes() for p in folder.iterdir()}
+    for bars in (place.new(0, 3), place.new(0, 4)):
+        with pytest.raises(InputError, match=f"bars: {name or 'close'} .* of {code} on {day} was .*`dvc repro`"):
+            place.append(folder, bars)
+    assert {p: p.read_bytes() for p in folder.iterdir()} == before
+
+
+def test_an_appended_day_is_corrected_by_bringing_it_again(place: Place, tmp_path: Path) -> None:
+    """What the error says to do: nothing of the day's first version is left."""
+    folder, price = tmp_path / "live", pl.when(pl.col("code") == place.cache.codes[7]).then(1.1).otherwise(1)
+    place.append(folder, place.new(0, 1).with_columns(pl.col("close", "high") * price))
+    with pytest.raises(InputError, match=f"if only that bar was corrected, delete {folder} and bring its days again"):
+        place.append(folder, place.new(0, 1))
+    shutil.rmtree(folder)
+    found = place.append(folder, place.new(0, 1))
+    once = place.append(tmp_path / "once", place.new(0, 1))
+    np.testing.assert_array_equal(found.panel.features[-1], once.panel.features[-1])
+
+
+def test_the_same_prices_in_single_precision_are_no_correction(place: Place, tmp_path: Path) -> None:
+    """A cache made of single-precision Parquet goes on with a CSV of the same bars, and back."""
+    single = place.bars.with_columns(pl.col("open", "high", "low", "close", "volume").cast(pl.Float32).cast(pl.Float64))
+    place.append(tmp_path / "live", place.new(0, 1))
+    found = place.append(tmp_path / "live", single.filter(pl.col("date") <= place.new(0, 2)["date"].max()))
+    assert found.last == place.new(0, 2)["date"].max()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda bars, code, last: bars.filter(pl.col("code") != code), "stock {code} is not in the bars behind the"),
+        (lambda bars, code, last: bars.with_columns(code=pl.when(pl.col("code") == code).then(pl.lit("0")).otherwise(
+            "code")), "stock {code} is not in the bars behind the cache"),
+        (lambda bars, code, last: pl.concat([bars, bars.filter(pl.col("code") == code).with_columns(code=pl.lit("0"))]),
+         "stock 0 is not in the cache"),
+        (lambda bars, code, last: bars.filter(pl.col("date") != bars["date"].min()), "day .* is not in the bars"),
+        (lambda bars, code, last: bars.with_columns(pl.col(name) * pl.when(_early(bars, code)).then(1.1).otherwise(1)
+            for name in ("open", "high", "low", "close")), "daily_return of {code} on .* is .* in it .1 such"),
+        (lambda bars, code, last: bars.with_columns(volume=pl.col("volume") * pl.when(_early(bars, code)).then(2)
+            .otherwise(1)), "money of {code} on .* is "),
+        (lambda bars, code, last: bars.with_columns(high=pl.col("high") * pl.when((pl.col("date") == last) & (
+            pl.col("code") == code)).then(1.5).otherwise(1)), " of .* on {last} is "),
+    ],
+    ids=["a stock is gone", "a stock is renamed", "a stock is new", "the first day is gone", "prices", "volumes",
+         "a high"],
+)  # fmt: skip
+@pytest.mark.parametrize("which", [10, -1])
+def test_a_cache_of_other_bars_is_not_gone_on_from(
+    place: Place, tmp_path: Path, change: Callable[[pl.DataFrame, str, object], pl.DataFrame], says: str, which: int
+) -> None:
+    """Stocks are found by their place: an unseen difference would hand each the history of its neighbour."""
+    code, last = place.cache.codes[which], place.cache.dates[-1].item()
+    history = check_bars(change(place.bars, code, last).sort("code", "date"), "test")
+    with pytest.raises(InputError, match=says.format(code=code, last=last) + ".*run `dvc repro`") as refused:
+        place.append(tmp_path / "live", place.new(), history)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "live").exists()
+
+
+def _early(bars: pl.DataFrame, code: str) -> pl.Expr:
+    """The first third of a stock's bars, long before any window of the last days."""
+    return (pl.col("code") == code) & (pl.col("date") < bars["date"].unique().sort()[70])
+
+
+@pytest.mark.parametrize(
+    ("knobs", "says"),
+    [
+        ({"method": "zscore"}, " of .* is .* in it"),
+        ({"label_scale": "raw"}, "label of horizon 1 of .* is "),
+        ({"recipe": replace(RECIPE, label="beta_neutral")}, "label of horizon 1 of .* is "),
+        ({"recipe": replace(RECIPE, min_history=70)}, "tradable of .* is False by the bars"),
+        ({"recipe": replace(RECIPE, max_daily_return=0.02, news_volume=1e9)}, "tradable of .* is False by the bars"),
+        ({"make_features": partial(library_features, families=FAMILIES[1:])}, "data.families: are not those"),
+        ({"builder": replace(GRAPH, neighbors=7)}, "graph: the links as of .* are not those of data/graph"),
+        ({"builder": replace(GRAPH, every=10)}, "graph: the links as of the calendar are not those of data/graph"),
+    ],
+)
+def test_a_cache_of_other_knobs_is_not_gone_on_from(
+    place: Place, tmp_path: Path, knobs: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InputError, match=says + ".*run `dvc repro`"):
+        place.append(tmp_path / "live", place.new(), stages=replace(KITCHEN, **knobs))
     assert not (tmp_path / "live").exists()
 
 
@@ -192,10 +295,67 @@ def test_what_was_appended_belongs_to_one_cache(place: Place, tmp_path: Path) ->
     place.append(tmp_path / "live", place.new(0, 1))
     assert read_live(tmp_path / "live", "cache", place.cache) is not None
     assert read_live(tmp_path / "live", "another", place.cache) is None
-    name = name_of(place.cache, place.snapshots, {"label": "raw"})
-    assert name == name_of(place.cache, place.snapshots, {"label": "raw"})
-    assert name != name_of(place.cache, place.snapshots, {"label": "beta_neutral"})
-    assert name != name_of(*_of(place.whole), {"label": "raw"})
+    name = name_of(place.cache, place.snapshots, {"label": "raw"}, KITCHEN)
+    assert name == name_of(place.cache, place.snapshots, {"label": "raw"}, replace(KITCHEN, threads=2))
+    assert name != name_of(place.cache, place.snapshots, {"label": "beta_neutral"}, KITCHEN)
+    assert name != name_of(*_of(place.whole), {"label": "raw"}, KITCHEN)
+
+
+@pytest.mark.parametrize("knobs", [{"lookback": 12}, {"need": 130}])
+def test_another_lookback_or_book_begins_anew(place: Place, tmp_path: Path, knobs: dict[str, int]) -> None:
+    """The panel begins on an anchor of the lookback, as many days before the cache's last one as the books need."""
+    place.append(tmp_path / "live", place.bars)
+    stages = replace(KITCHEN, **knobs)
+    name = name_of(place.cache, place.snapshots, {}, stages)
+    assert name != name_of(place.cache, place.snapshots, {}, KITCHEN)
+    found = append(tmp_path / "live", name, place.cache, place.snapshots, place.bars, lambda: place.bars, stages)
+    assert found.start % stages.lookback == 0
+    assert found.start <= len(place.cache.dates) - stages.need
+
+
+def test_a_graph_of_another_cache_is_refused(place: Place) -> None:
+    refuse_other_graph(place.snapshots, place.cache)
+    fewer, shorter = replace(place.cache, codes=place.cache.codes[:-2]), place.cache.part(0, 150)
+    for other in (fewer, shorter, replace(place.cache, sector_names=["unknown"], industry_names=[])):
+        with pytest.raises(InputError, match=r"data/graph: is of .* it was made of another cache; run `dvc repro`"):
+            refuse_other_graph(place.snapshots, other)
+
+
+@pytest.mark.parametrize(
+    ("change", "kinds"),
+    [
+        (lambda rows: rows, ["drift"]),
+        (lambda rows: rows.filter(pl.col("seed") > 1), ["reference"]),
+        (lambda rows: rows.filter(pl.col("fold") != 1), ["reference"]),
+        (lambda rows: rows.with_columns(horizon=pl.col("horizon").replace(5, 20)), ["reference"]),
+        (lambda rows: rows.with_columns(seed=1 - pl.col("seed")), ["reference"]),
+        (lambda rows: rows.with_columns(code="x" + pl.col("code")), ["reference"]),
+        (lambda rows: rows.with_columns(score=-pl.col("score")), ["reference"]),
+    ],
+    ids=["its own", "no seeds", "no fold", "horizons", "seeds", "stocks", "another model"],
+)
+def test_drift_is_looked_at_against_scores_of_the_same_model(
+    place: Place,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[pl.DataFrame], pl.DataFrame],
+    kinds: list[str],
+) -> None:
+    """And `reference` says so where the file has none: its last stop day must be what the model says of it now."""
+    whole, file = place.whole, tmp_path / "predictions.parquet"
+    scores = []
+    for fold, seed in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        scores += score_fold(place.manifest, place.models, *_of(whole), place.splits, fold, seed)
+    change(prediction_rows(scores, whole.panel, [])).write_parquet(file)
+    monkeypatch.setattr(reference, "drifted", lambda known, *_: [Warn("drift", str(np.isfinite(known).any((1, 2))))])
+    said = place.say(whole, 179)
+    found = reference.drift(file, place.manifest, place.models, whole, place.splits, said, SEEDS, 10, 200)
+    assert sorted({warn.kind for warn in found}) == kinds
+    if kinds == ["reference"]:
+        assert len(found) == 1
+        assert f"{file} does not hold what this model and cache give on " in found[0].text
+    else:
+        assert [warn.text for warn in found] == [str(np.ones(8, bool))] * len(SEEDS)
 
 
 def test_other_weights_are_another_model(place: Place, tmp_path: Path) -> None:

@@ -33,10 +33,11 @@ KFOLD = splits((0, "valid", 0, 20), (0, "stop", 23, 27), (0, "train", 30, 40), (
 @pytest.mark.parametrize(
     ("table", "number", "fold"),
     [(WALK, 40, 0), (WALK, 46, 0), (WALK, 48, 0), (WALK, 50, 1), (WALK, 59, 1), (WALK, 90, 1), (WALK, 39, None),
-     (KFOLD, 5, 0), (KFOLD, 25, 1), (KFOLD, 45, 2), (KFOLD, 60, 2)],
+     (KFOLD, 5, None), (KFOLD, 25, 1), (KFOLD, 45, 2), (KFOLD, 60, 2)],
 )  # fmt: skip
 def test_the_fold_that_never_saw_the_day(table: pl.DataFrame, number: int, fold: int | None) -> None:
-    """In its block, between blocks the one before, after the last the newest; before the first nobody."""
+    """In its block, between blocks the one before, after the last the newest; before the first nobody; nobody either
+    where the fold that holds the day out learned from later ones."""
     assert fold_of(table, day(number), "unseen") == fold
 
 
@@ -55,6 +56,19 @@ def test_a_book_reaches_back_as_far_as_somebody_never_saw_the_days() -> None:
         InputError, match=f"--date {day(20)}: every fold learned from that day .* never saw is {day(40)}"
     ):
         folds_of(WALK, [day(20)], "unseen")
+
+
+def test_a_held_out_day_between_training_days_is_no_prediction() -> None:
+    """purged_kfold: `evaluate` judges its scores and has no book of them; `learned_until` had nothing to say."""
+    says = "every fold learned from that day or from later ones.* never saw is"
+    with pytest.raises(InputError, match=f"--date {day(5)}: {says} {day(20)}"):
+        folds_of(KFOLD, [day(5)], "unseen")
+    both = splits((0, "train", 0, 10), (0, "valid", 20, 30), (0, "stop", 40, 44), (0, "train", 50, 60))
+    with pytest.raises(InputError, match=f"--date {day(25)}: {says} after {day(59)}"):
+        folds_of(both, [day(25)], "unseen")
+    with pytest.raises(InputError, match=f"--date {day(30)}: fold 0 learned from .* never saw is after {day(39)}"):
+        folds_of(KFOLD, [day(30)], 0)
+    assert folds_of(KFOLD, [day(n) for n in range(18, 22)], "unseen") == [1, 1]
 
 
 def test_age_counts_trading_days() -> None:

@@ -97,20 +97,30 @@ class Tail:
     @classmethod
     def of(cls, bars: pl.DataFrame, recipe: Recipe) -> Self:
         """The tail of a whole history of checked bars, as `build.build_panel` finds it."""
+        return cls.whole(bars, recipe).cut(recipe)
+
+    @classmethod
+    def whole(cls, bars: pl.DataFrame, recipe: Recipe) -> Self:
+        """The same with every day, and more columns than later days need."""
         labels, volume_from = last_labels(bars), first_volume(bars)
         numbered, sectors, industries = numbered_labels(bars)
         grid = replace(on_grid(numbered, recipe.max_daily_return, recipe.news_volume), warm=recipe.warm)
         grid = with_universe(grid, recipe.min_history, recipe.min_dollar_volume, volume_from)
         if "beta" in recipe.label:
             grid = with_beta(grid, recipe.beta_days)
-        tail = cls(grid, seeds_of(grid), labels, sectors, industries, market_days(grid.frame), volume_from)
-        return tail.cut(recipe)
+        return cls(grid, seeds_of(grid), labels, sectors, industries, market_days(grid.frame), volume_from)
 
     def cut(self, recipe: Recipe) -> Self:
         """Without the days that nobody will look back at."""
         kept = replace(self.grid, first=recipe.begin(self.grid.end)).wanted()
         columns = [*KEPT, "market", *(["beta"] if "beta" in recipe.label else [])]
         return replace(self, grid=replace(kept, frame=kept.frame.select("date", "code", *columns)))
+
+    def last_days(self, count: int, recipe: Recipe) -> Grid:
+        """Of a `whole` one the last days as `extended` would give them: the grid's `first` is the first of them."""
+        first = max(self.grid.end - count, 0)
+        kept = replace(self.grid, first=recipe.begin(first)).wanted()
+        return replace(kept, first=first, earlier=self.market.head(first) if first else None)
 
     @property
     def last(self) -> date:

@@ -26,11 +26,10 @@ from atft.graph.snapshots import (
     with_newcomers,
     write_snapshots,
 )
-from atft.panel.bars import Grid
 from atft.panel.build import Days
-from atft.panel.raw import RawFeatures
 from atft.panel.store import Panel, read_panel
-from atft.panel.tail import Recipe, Tail, read_tail, write_days, write_tail
+from atft.panel.tail import Tail, read_tail, write_days, write_tail
+from atft.predict.seam import Stages, refuse_older, refuse_restated, tail_of
 from atft.program import new_folder
 
 
@@ -54,30 +53,15 @@ class History:
         return self.dates[-1].astype(object)
 
 
-@dataclass(frozen=True)
-class Stages:
-    """How new days are made: what the cache and graph stages take from `params.yaml`.
+def name_of(panel: Panel, snapshots: Snapshots, knobs: Mapping[str, Any], stages: Stages) -> str:
+    """A name for this cache and graph under these knobs: other returns, universe, features or edges give another.
 
-    Attributes:
-        need: Days before the cache's last one that a prediction looks back at.
-        lookback: Of the network: the panel's first day stays on one of its anchors.
+    So do another lookback or other needed days of `stages`, which say where the panel begins.
     """
-
-    recipe: Recipe
-    make_features: Callable[[Grid, Path], RawFeatures]
-    builder: HierarchicalGraphBuilder
-    label_scale: str
-    method: str
-    need: int
-    lookback: int
-    threads: int
-
-
-def name_of(panel: Panel, snapshots: Snapshots, knobs: Mapping[str, Any]) -> str:
-    """A name for this cache and graph under these knobs: other returns, universe, features or edges give another."""
     found = blake2b(digest_size=12)
     facts = (panel.codes, panel.sector_names, panel.industry_names, panel.feature_names, panel.horizons, panel.delay)
-    found.update(json.dumps([facts, dict(knobs)], sort_keys=True, default=str).encode())
+    begin = stages.need, stages.lookback
+    found.update(json.dumps([facts, dict(knobs), begin], sort_keys=True, default=str).encode())
     last = panel.features[-1], snapshots.as_of, snapshots.edge_index[:, snapshots.offsets[-2] :]
     for array in (panel.dates, panel.daily_return, panel.tradable, panel.has_bar, *last):
         found.update(np.ascontiguousarray(array).tobytes())
@@ -116,23 +100,22 @@ def append(
         read_history: Reads the bars behind the cache; asked once per cache.
 
     Raises:
-        InputError: When the bars have no new day, restate the last known one, or lead to other features.
+        InputError: When the bars are older than the cache or restate a known day, or when the cache was made of others.
     """
     before = read_live(folder, name, cache) or History(cache, snapshots, 0, cache.dates)
     new = bars.filter(pl.col("date") > before.last)
+    known = _facts(folder).get("name") == name
     if new.is_empty():
-        _refuse_older(bars, cache)
+        refuse_older(bars, cache)
+        if known:
+            refuse_restated(bars, read_tail(folder), cache.dates[-1], folder)
         return before
     recipe = stages.recipe
-    if _facts(folder).get("name") == name:
+    if known:
         tail = read_tail(folder)
     else:  # the files may already hold the new days
-        tail = Tail.of(read_history().filter(pl.col("date") <= before.last), recipe)
-    if tail.last != before.last:
-        raise InputError(
-            f"data/raw ends on {tail.last} and the cache on {before.last}; run `dvc repro` so that both are the same"
-        )
-    _refuse_restated(bars, tail)
+        tail = tail_of(cache, snapshots, read_history().filter(pl.col("date") <= before.last), stages)
+    refuse_restated(bars, tail, cache.dates[-1], folder)
     tail = tail.extended(new, recipe)
     keep = before.start or max(len(cache.dates) - stages.need, 0) // stages.lookback * stages.lookback
     with new_folder(folder) as scratch:
@@ -154,33 +137,9 @@ def _facts(folder: Path) -> dict[str, Any]:
         raise InputError(f"{file}: cannot be read ({error}); delete {folder} and append its days again") from error
 
 
-def _refuse_older(bars: pl.DataFrame, cache: Panel) -> None:
-    last = bars["date"].max()
-    if isinstance(last, date) and np.datetime64(last) < cache.dates[-1]:
-        raise InputError(
-            f"--data: its last day, {last}, is older than the cache's, {cache.dates[-1]}; bring later bars, or put "
-            f"these into data/raw and run `dvc repro`"
-        )
-
-
-def _refuse_restated(bars: pl.DataFrame, tail: Tail) -> None:
-    """Returns across the seam are true only where both sides quote the last known day alike."""
-    known = tail.grid.frame.filter(pl.col("date") == tail.last).select("code", "printed")
-    both = bars.filter(pl.col("date") == tail.last).join(known, on="code").filter(pl.col("close") != pl.col("printed"))
-    if not both.is_empty():
-        row = both.row(0, named=True)
-        raise InputError(
-            f"--data: close {row['close']} of {row['code']} on {row['date']} was {row['printed']} before ({len(both)} "
-            f"such stocks): its history was restated, for a split perhaps; put the new history into data/raw and run "
-            f"`dvc repro`"
-        )
-
-
 def _write_panel(folder: Path, tail: Tail, before: History, keep: int, stages: Stages) -> None:
     panel, recipe = before.panel, stages.recipe
     raw = stages.make_features(tail.grid, folder)
-    if raw.output_names != panel.feature_names:
-        raise InputError("data.families: are not those of the cache; run `dvc repro`")
     days = Days.of(tail.grid, raw, panel.horizons, panel.delay, recipe.label, stages.label_scale, stages.method)
     names = {
         "codes": tail.grid.codes,

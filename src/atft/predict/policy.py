@@ -17,7 +17,8 @@ def fold_of(splits: pl.DataFrame, day: date, fold: int | Literal["unseen"]) -> i
     """The fold whose models predict `day`, and never saw it; None where all that may be asked learned from it or later.
 
     unseen: the fold that holds the day out; between two blocks the one before; after the last block the newest. So
-    scores of held-out days are those that `evaluate` judges.
+    scores of held-out days are those that `evaluate` judges. A valid block of purged_kfold has later training days:
+    nobody could have traded its scores, and `evaluate` has no book of them.
 
     Args:
         splits: `fold, date, role`.
@@ -26,16 +27,22 @@ def fold_of(splits: pl.DataFrame, day: date, fold: int | Literal["unseen"]) -> i
     Raises:
         InputError: When there is no such fold.
     """
-    held = splits.filter(pl.col("role").is_in(HELD)).group_by("fold").agg(first=pl.col("date").min())
-    if fold != "unseen" and fold not in held["fold"]:
-        raise InputError(f"predict.fold: {fold} is no fold; there are {held['fold'].sort().to_list()}")
+    if fold != "unseen" and fold not in splits["fold"]:
+        raise InputError(f"predict.fold: {fold} is no fold; there are {splits['fold'].unique().sort().to_list()}")
     here = splits.filter((pl.col("date") == day) & pl.col("role").is_in(HELD))["fold"].to_list()
-    ended = splits.filter(pl.col("role").is_in(LEARNED)).group_by("fold").agg(last=pl.col("date").max())
-    later = held.join(ended, on="fold").filter((pl.col("first") <= day) & (pl.col("last") < day)).sort("first")
-    able = [*later["fold"].to_list(), *here]  # the last one is the newest, or the one that holds the day out
+    earlier = _held_and_learned(splits).filter((pl.col("first") <= day) & (pl.col("last") < day)).sort("first")
+    able = earlier["fold"].to_list()  # the last one is the newest
+    able += [one for one in here if one in able]  # or the one that holds the day out
     if fold == "unseen":
         return able[-1] if able else None
     return fold if fold in able else None
+
+
+def _held_and_learned(splits: pl.DataFrame) -> pl.DataFrame:
+    """`fold`, its `first` day held out and the `last` day that it learned from."""
+    held = splits.filter(pl.col("role").is_in(HELD)).group_by("fold").agg(first=pl.col("date").min())
+    learned = splits.filter(pl.col("role").is_in(LEARNED)).group_by("fold").agg(last=pl.col("date").max())
+    return held.join(learned, on="fold")
 
 
 def folds_of(splits: pl.DataFrame, days: Sequence[date], fold: int | Literal["unseen"]) -> list[int]:
@@ -50,7 +57,10 @@ def folds_of(splits: pl.DataFrame, days: Sequence[date], fold: int | Literal["un
             break
         folds.insert(0, found)
     if not folds:
-        first = splits.filter(pl.col("role").is_in(HELD))["date"].min()
+        asked = splits if fold == "unseen" else splits.filter(pl.col("fold") == fold)
+        able = _held_and_learned(asked)
+        held = asked.filter(pl.col("role").is_in(HELD)).join(able, on="fold").filter(pl.col("date") > pl.col("last"))
+        first = held["date"].min() or f"after {able['last'].min()}"
         who = "every fold" if fold == "unseen" else f"fold {fold}"
         raise InputError(
             f"--date {days[-1]}: {who} learned from that day or from later ones, so this would be no prediction; the "

@@ -101,20 +101,38 @@ def say(
     folds = folds_of(splits, panel.dates[max(last - days + 1, 0) : last + 1].tolist(), fold)
     rows = np.arange(last - len(folds) + 1, last + 1)
     names = [data_name(history, int(row), manifest.architecture["lookback"]) for row in rows] if memory else []
-    by_seed = []
-    for seed in seeds:
-        keys = [f"{name}-fold{one}-seed{seed}" for name, one in zip(names, folds, strict=bool(memory))]
-        found = {i: score for i, key in enumerate(keys) if memory and (score := memory.recall(key)) is not None}
-        new = [i for i in range(len(rows)) if i not in found]
-        asked = pl.DataFrame({"fold": np.array(folds)[new], "date": panel.dates[rows[new]], "role": "predict"})
-        for one in sorted({folds[i] for i in new}):
-            for part in score_fold(manifest, folder, panel, history.snapshots, asked, one, seed, ("predict",)):
-                found |= {int(row) - int(rows[0]): part.score[i] for i, row in enumerate(part.days)}
-        if memory is not None:
-            for i in new:
-                memory.keep(keys[i], found[i])
-        by_seed.append(np.stack([found[i] for i in range(len(rows))]))
+    by_seed = [scores_of(manifest, folder, history, rows, folds, seed, names, memory) for seed in seeds]
     return Said(rows, folds, by_seed)
+
+
+def scores_of(
+    manifest: Manifest,
+    folder: Path,
+    history: History,
+    rows: NDArray[np.int64],
+    folds: Sequence[int],
+    seed: int,
+    names: Sequence[str] = (),
+    memory: Memory | None = None,
+) -> Single:
+    """Scores of days by the folds given, seen or not. [day, stock, horizon]
+
+    Args:
+        rows: Their row numbers of the panel, ascending.
+        names: `data_name` of each, where there is a memory.
+    """
+    panel, place = history.panel, {int(row): i for i, row in enumerate(rows)}
+    keys = [f"{name}-fold{one}-seed{seed}" for name, one in zip(names, folds, strict=bool(memory))]
+    found = {i: score for i, key in enumerate(keys) if memory and (score := memory.recall(key)) is not None}
+    new = [i for i in range(len(rows)) if i not in found]
+    asked = pl.DataFrame({"fold": np.array(folds)[new], "date": panel.dates[rows[new]], "role": "predict"})
+    for one in sorted({folds[i] for i in new}):
+        for part in score_fold(manifest, folder, panel, history.snapshots, asked, one, seed, ("predict",)):
+            found |= {place[int(row)]: part.score[i] for i, row in enumerate(part.days)}
+    if memory is not None:
+        for i in new:
+            memory.keep(keys[i], found[i])
+    return np.stack([found[i] for i in range(len(rows))])
 
 
 def model_name(folder: Path) -> str:
