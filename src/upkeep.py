@@ -33,7 +33,7 @@ def main() -> None:
     elif options.command == "gc":
         collect(root, options.projects, delete=options.delete)
     else:
-        sweep(root)
+        clean(root)
 
 
 def verify(root: Path) -> None:
@@ -73,7 +73,7 @@ def collect(root: Path, projects: list[str], *, delete: bool) -> None:
     print(done.stdout.strip() if delete else done.stdout.strip().replace("Removed", "Would remove"))
 
 
-def sweep(root: Path) -> None:
+def clean(root: Path) -> None:
     """Remove what crashed experiments left; running ones and results stay."""
     for run in orphans(root):
         remove(run)
