@@ -3,12 +3,14 @@ PYTHON ?= python3
 # Another build of torch, for example CPU only or another CUDA: make setup TORCH_INDEX=<index URL>, see README.
 TORCH_INDEX ?=
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-COLUMNS := ^(?!Experiment$$|rev$$|valid\.(days|stocks_per_day|rank_ic|rank_ic_t|sharpe|sharpe_net|turnover)$$|train\.(model|optimizer|lr)$$).*$$
-
-.PHONY: help setup repro test check format show reset review experiments verify gc clean-exps lock
+# What `make show` leaves out: all but these columns.
+HIDDEN := ^(?!Experiment$$|rev$$|valid\.(days|stocks_per_day|rank_ic|rank_ic_t|sharpe|sharpe_net|turnover)$$|train\.(model|optimizer|lr)$$).*$$
 # What `make review` compares: make review BASE=main CANDIDATE=my-experiment
 BASE ?= main
 CANDIDATE ?= HEAD
+
+.PHONY: help setup repro test check format show reset review experiments verify gc clean-exps lock
+
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
 
@@ -37,7 +39,7 @@ format: setup ## let ruff rewrite what it can
 	ruff check --fix src tests benchmarks docs
 
 show: setup ## experiments of this commit and its parents, valid columns only
-	@dvc exp show -n 3 --md --drop '$(COLUMNS)' --sort-by valid.rank_ic --sort-order desc
+	@dvc exp show -n 3 --md --drop '$(HIDDEN)' --sort-by valid.rank_ic --sort-order desc
 
 # DVC writes params.yaml within the second in which Git looked, and as long as it was: touched, it is looked at again.
 reset: ## back to what the last commit says, after an experiment that ended or failed
@@ -52,7 +54,7 @@ review: ## metrics, knobs and verdict of CANDIDATE (HEAD) against BASE (main); n
 	  printf '\n### Knobs\n\n%s\n\n' "$$found"
 	@python src/verdict.py $(BASE) $(CANDIDATE) --format markdown
 
-experiments: setup ## the roadmap's refinements against the baseline, judged: 33 runs of 5 seeds, about 7 h on 2 cores
+experiments: setup ## run the list in docs/experiments.yaml, the roadmap's refinements, and judge it; takes hours
 	@python src/experiments.py docs/experiments.yaml
 
 verify: setup ## hash every object of DVC's cache: what is damaged, whose it is, how to mend it

@@ -4,6 +4,7 @@ import argparse
 import re
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -93,7 +94,7 @@ class Sweep:
         with self.bar() as bar:
             while any(one.poll() is None for one in hired):
                 self.progress(bar)
-                wait_for_one(hired)
+                time.sleep(1.0)
             self.progress(bar)
         if failed := [log for one, log in zip(hired, logs, strict=True) if one.returncode]:
             raise InputError(f"a worker ended: {[*failed[0].read_text().splitlines(), 'no message'][-1]} ({failed[0]})")
@@ -171,14 +172,6 @@ class Sweep:
         for trial in best[:5]:
             knobs = ", ".join(f"{path}={value}" for path, value in self.values(trial).items())
             print(f"  {self.trial_name(trial.number)}  {self.metric} {trial.value:+.6f}  {knobs}")
-
-
-def wait_for_one(hired: list[subprocess.Popen[bytes]], seconds: float = 1.0) -> None:
-    """Until one of them has ended, but no longer than `seconds`."""
-    try:
-        next(one for one in hired if one.poll() is None).wait(seconds)
-    except (subprocess.TimeoutExpired, StopIteration):
-        return
 
 
 def space_of(options: argparse.Namespace) -> Space:

@@ -33,7 +33,7 @@ def main() -> None:
     elif options.command == "gc":
         collect(root, options.projects, delete=options.delete)
     else:
-        sweep(root)
+        clean(root)
 
 
 def verify(root: Path) -> None:
@@ -74,7 +74,7 @@ def collect(root: Path, projects: list[str], *, delete: bool) -> None:
     print("\n".join(said if delete else [line.replace("Removed", "Would remove") for line in said]))
 
 
-def sweep(root: Path) -> None:
+def clean(root: Path) -> None:
     """Remove what crashed experiments left; running ones and results stay."""
     crashed, queued = orphans(root), clear_queue(root)
     if not crashed and not queued:

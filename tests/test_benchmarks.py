@@ -16,6 +16,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
         ("cache_table", "--stocks 40 --days 300 --features 5"),
         ("evaluate", "--stocks 120 --days 300 --slice 16"),
         ("fan", "--stocks 40 --days 200 --epochs 1"),
+        ("graph", "--stocks 80"),
         ("train", "--stocks 24 --features 5 --hidden 8 --lookback 8 --rounds 1 --score 24 --threads 1"),
         (
             "pretrain",

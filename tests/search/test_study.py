@@ -160,11 +160,11 @@ def test_a_trial_whose_worker_died_before_it_claimed_it_is_taken_over(tmp_path: 
 
 def test_a_far_worker_is_dead_when_it_has_not_been_heard_for_long(tmp_path: Path) -> None:
     """Its lock is on another machine; signs of life are all there is."""
-    near, far = Place("x", tmp_path / "near", None), Place("x", tmp_path / "near", None)
-    silent = Worker(begin(far), far, SPACE, 0, 4, 60.0)
+    place = Place("x", tmp_path, None)
+    silent = Worker(begin(place), place, SPACE, 0, 4, 60.0)
     taken = silent.take(1)
     assert taken is not None
-    watcher = Worker(begin(near), near, SPACE, 0, 4, 0.2)
+    watcher = Worker(begin(place), place, SPACE, 0, 4, 0.2)
     assert watcher.take(1) is None
     taken[0].set_user_attr(studies.ALIVE, 1)
     time.sleep(0.3)
@@ -175,7 +175,7 @@ def test_a_far_worker_is_dead_when_it_has_not_been_heard_for_long(tmp_path: Path
     assert (again[0].number, again[1]) == (0, taken[1])
     with watcher.heard(again[0]):
         time.sleep(0.2)
-    assert trials_of(near)[0].user_attrs[studies.ALIVE] >= 1
+    assert trials_of(place)[0].user_attrs[studies.ALIVE] >= 1
 
 
 def test_a_line_that_a_kill_cut_in_two_is_taken_away(tmp_path: Path) -> None:

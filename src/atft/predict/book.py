@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atft.evaluation.facts import Rules
-from atft.evaluation.market import Market
+from atft.evaluation.market import EXPOSURE_DAYS, Market
 from atft.evaluation.portfolio import tranche_book
 from atft.evaluation.weights import target_weights
 from atft.panel.store import Panel
@@ -15,7 +15,7 @@ Array = NDArray[np.float64]
 Single = NDArray[np.float32]
 
 LONG_GONE = 10  # days without a bar after which a position counts as delisted
-EXPOSURE = 61  # days that beta looks back, for `evaluate.neutral`
+EXPOSURE = EXPOSURE_DAYS + 1  # days behind a beta: the market's first return is of who was ranked the day before
 
 
 @dataclass(frozen=True)

@@ -71,12 +71,14 @@ def _data(params: Mapping[str, Any]) -> str:
         "table": f"a ready-made feature table in `data/raw/{data['table']['path']}`",
     }[data["source"]]
     features = "the table's columns" if data["source"] == "table" else f"families {_list(data['families'])}"
+    money = data["min_dollar_volume"]
+    traded = f" and a mean of at least {money:,.0f} money traded a day" if money else ""
     return f"""## Data
 
 - Source: {source}.
-- Features: {features}, standardised within the date by {data["standardize"]}.
+- Features: {features}; those of a stock standardised within the date by {data["standardize"]}.
 - Label: {data["label"]} forward return, {data["label_scale"]}.
-- Ranked are stocks with {data["min_history"]} bars and a mean of {data["min_dollar_volume"]:g} money traded a day.
+- Ranked are stocks with at least {data["min_history"]} bars{traded}.
 - Folds: {split["scheme"]}; `stop` of {split["stop_days"]} days; {split["purge"]} days purged;
   valid {_list(split["valid"])}, test {_list(split["test"])} (where counted, blocks of {split["block_days"]} days)."""
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -140,13 +141,9 @@ def stop_scores(
     predictions: pl.DataFrame, days: Sequence[date], codes: Sequence[str], horizons: Sequence[int]
 ) -> NDArray[np.float32]:
     """Rows `date, code, horizon, score` as [day, stock, horizon], NaN where there is none."""
-    out = np.full((len(days), len(codes), len(horizons)), np.nan, np.float32)
-    place = {"day": {d: i for i, d in enumerate(days)}, "stock": {c: i for i, c in enumerate(codes)},
-             "horizon": {h: i for i, h in enumerate(horizons)}}  # fmt: skip
-    at = (
-        np.array([place["day"][d] for d in predictions["date"].to_list()], int),
-        np.array([place["stock"][c] for c in predictions["code"].to_list()], int),
-        np.array([place["horizon"][h] for h in predictions["horizon"].to_list()], int),
-    )
+    axes: dict[str, Sequence[Any]] = {"date": days, "code": codes, "horizon": horizons}
+    places = {name: {value: i for i, value in enumerate(axis)} for name, axis in axes.items()}
+    out = np.full([len(axis) for axis in axes.values()], np.nan, np.float32)
+    at = tuple(np.array([places[name][value] for value in predictions[name].to_list()], int) for name in axes)
     out[at] = predictions["score"].to_numpy()
     return out

@@ -36,6 +36,7 @@ class Memory:
 
     @classmethod
     def of(cls, folder: Path, manifest: Manifest, model: str) -> Self:
+        """That of the model of this name (see `model_name`), below `folder`."""
         found = blake2b(json.dumps([asdict(manifest), model, machine()], sort_keys=True).encode(), digest_size=12)
         for name, file in loaded_code():
             found.update(name.encode() + file.read_bytes())
