@@ -76,15 +76,16 @@ def collect(root: Path, projects: list[str], *, delete: bool) -> None:
 
 def clean(root: Path) -> None:
     """Remove what crashed experiments left; running ones and results stay."""
-    crashed, queued = orphans(root), clear_queue(root)
-    if not crashed and not queued:
-        print("nothing to remove")
+    crashed = orphans(root)
     for run in crashed:
         remove(run)
         ended = f", {len(run.processes)} processes ended" if run.processes else ""
         print(f"{run.name}: {os.path.relpath(run.folder, root)} removed{ended}")
+    queued = clear_queue(root)
     for name in queued:
         print(f"{name}: taken off the queue")
+    if not crashed and not queued:
+        print("nothing to remove")
 
 
 def cache_folder(root: Path) -> Path:

@@ -223,7 +223,7 @@ def test_a_killed_experiment_leaves_nothing_and_a_running_one_runs_on(project: P
     names = call(project, "git", "for-each-ref", "--format=%(refname:lstrip=-1)", "refs/exps").split()
     assert sorted(names) == ["running", "variant"]
     assert "killed" not in call(project, *DVC, "exp", "show", "--md")
-    assert upkeep(project, "experiments") == ""
+    assert upkeep(project, "experiments") == "nothing to remove\n"
 
 
 def test_the_queue_loses_what_failed_or_was_killed_and_keeps_what_waits(project: Path) -> None:
