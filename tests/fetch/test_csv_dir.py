@@ -98,9 +98,7 @@ def test_a_bad_file_is_one_clear_line(
     assert not Path("raw").exists()
 
 
-def test_labels_are_checked_too(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_labels_are_checked_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     Path("labels.csv").write_text("code,sector,industry\n0001,A,B\n0001,A,C\n")
     with pytest.raises(SystemExit):
         convert(monkeypatch, "--labels", "labels.csv")
@@ -117,7 +115,7 @@ def test_two_files_of_one_stock_are_refused(
 
 
 def test_a_folder_without_csv_files_is_said(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["fetch.py", "csv-dir", "--in", "nowhere"])
     with pytest.raises(SystemExit):

@@ -132,7 +132,7 @@ def test_only_the_page_that_failed_is_asked_again(exchange: Exchange, tmp_path: 
 
 @pytest.mark.parametrize("status", [429, 500])
 def test_it_gives_up_after_a_while_in_one_line(
-    status: int, exchange: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    status: int, exchange: Exchange, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(PatientClient.__init__, "__defaults__", (lambda _: None,))
     exchange.first_say = [(status, {}, {"message": "no"})] * jquants.TRIES
@@ -145,7 +145,7 @@ def test_it_gives_up_after_a_while_in_one_line(
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refused_key_is_one_clear_line_without_the_key(
-    status: int, exchange: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    status: int, exchange: Exchange, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The exchange may even quote the key."""
     exchange.first_say = [(status, {}, {"message": f"The key {KEY} has expired"})]
@@ -161,7 +161,7 @@ def test_a_refused_key_is_one_clear_line_without_the_key(
 
 
 def test_the_key_is_nowhere_but_in_the_request(
-    exchange: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run(monkeypatch, "jquants", "--from", f"{FIRST}", "--to", f"{LAST}", "--out", "out")
     out, err = capfd.readouterr()
@@ -224,7 +224,7 @@ def test_days_before_those_on_disk_can_be_added(exchange: Exchange, tmp_path: Pa
 
 
 def test_a_day_not_yet_published_is_asked_for_again(
-    exchange: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     exchange.interfere = lambda path, query: (
         (200, {}, {"data": []}) if path == BARS and query["date"] == f"{LAST}" else None
@@ -264,7 +264,7 @@ def test_a_run_cut_off_goes_on_where_it_stopped(exchange: Exchange, tmp_path: Pa
 
 
 def test_nobody_there_is_one_clear_line(
-    exchange: Exchange, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    exchange: Exchange, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ClientV2, "JQUANTS_API_BASE", "http://127.0.0.1:1/v2")
     monkeypatch.setattr(PatientClient.__init__, "__defaults__", (lambda _: None,))

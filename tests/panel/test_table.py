@@ -244,10 +244,6 @@ def test_a_table_without_prices_lives_on_its_daily_target(workdir: Path, table: 
         np.testing.assert_allclose(one[both], two[both], atol=1e-5)
 
 
-def at_code(code: int) -> pl.Expr:
-    return pl.when(pl.int_range(pl.len()) == code)
-
-
 BAD: dict[str, tuple[Callable[[Path, pl.DataFrame], None], str]] = {
     "named label": (lambda d, _: change(d, data__table__features=["momentum", "next_week"]), "forward-looking by its"),
     "no such column": (lambda d, _: change(d, data__table__features=["momentun"]), "no column matches 'momentun'"),

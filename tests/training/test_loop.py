@@ -376,7 +376,7 @@ with processes():
 SHARED = {"accumulate": 2, "days_per_step": 5, "lr": 0.05, "regime_weighting": 1.0}
 
 
-def test_two_processes_fit_what_one_does(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_fit_what_one_does(world: World, tmp_path: Path) -> None:
     """Runs of days shared by two processes over gloo, with dropout and weighted regimes; then all weights agree."""
     from conftest import world_of  # the session's panel has no file
 

@@ -1,4 +1,4 @@
-"""The best trials again, as DVC experiments with a name."""
+"""Named DVC experiments: the variants of a plan, and the best trials of a search again."""
 
 import json
 import subprocess
