@@ -144,10 +144,7 @@ def network(folder: Path, params: Any, panel: Any) -> Manifest:
     levels = shape.pop("quantiles")
     module = AtftGatFan(make_encoder(panel, **shape), shape["hidden"], len(panel.horizons), len(levels))
     save_weights(module, folder / "fold0-seed0.safetensors", {})
-    settings = params.train.model_dump(exclude={"model"})
-    return Manifest(
-        "atft_gat_fan", [0], THREADS, panel.feature_names, panel.horizons, params.model.model_dump(), settings
-    )
+    return Manifest.of(panel, [0], THREADS, params.model.model_dump(), params.train.model_dump())
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ import yaml
 from atft.config import Params
 from atft.evaluation.verdict import flat
 from atft.graph.snapshots import Snapshots, as_heard, read_snapshots
-from atft.panel.store import Panel, read_panel
+from atft.panel.store import Panel, read_panel, read_splits, role_days
 from atft.program import pin_threads
 from atft.search.space import with_values
 from atft.training.checkpoint import save_weights
@@ -78,8 +78,7 @@ def outcome(
     params: Params, panel: Panel, snapshots: Snapshots, splits: pl.DataFrame, task: str, fold: int, seed: int
 ) -> Outcome:
     """Pretrain, probe, train without stopping early. Task none is the random start, of which nothing is frozen."""
-    roles = splits.filter(pl.col("fold") == fold)
-    train, stop = (panel.positions(roles.filter(pl.col("role") == role)["date"]).tolist() for role in ("train", "stop"))
+    train, stop = (role_days(panel, splits, fold, role) for role in ("train", "stop"))
     shape, knobs = params.model.model_dump(exclude={"quantiles"}), params.pretrain.model_dump() | {"task": task}
     graph = as_heard(snapshots, params.model.graph)
     seed_everything(seed, fold)
@@ -88,11 +87,9 @@ def outcome(
     rows = pretrain(encoder, panel, graph, train, shape["hidden"], **knobs, seed=seed, fold=fold)
     pretrain_seconds = seconds() - start
     worth = probe(copy.deepcopy(encoder), panel, graph, train, stop)
-    settings = params.train.model_dump(exclude={"model"}) | {"init": "pretrained", "patience": params.train.epochs}
+    settings = params.train.model_dump() | {"init": "pretrained", "patience": params.train.epochs}
     settings |= {"freeze_epochs": 0} if task == "none" else {}
-    manifest = Manifest(
-        "atft_gat_fan", [seed], params.threads, panel.feature_names, panel.horizons, dict(params.model), settings
-    )
+    manifest = Manifest.of(panel, [seed], params.threads, dict(params.model), settings)
     with TemporaryDirectory() as place:
         save_weights(encoder, Path(place) / f"fold{fold}-seed{seed}.safetensors", {})
         start = seconds()
@@ -175,7 +172,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         data = simulated(content, Path(folder)) if args.stocks else ROOT / "data"
         panel, snapshots = read_panel(data / "cache"), read_snapshots(data / "graph")
-        splits = pl.read_csv(data / "cache/splits.csv", try_parse_dates=True)
+        splits = read_splits(data / "cache")
         found: dict[tuple[str, int, int], Outcome] = {}
         for fold, seed in ((fold, seed) for fold in args.folds for seed in args.seeds):
             for task in ("none", *args.tasks):

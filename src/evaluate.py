@@ -20,7 +20,7 @@ from atft.graph.snapshots import read_snapshots
 from atft.page.tear_sheet import Results, tear_sheet
 from atft.panel.oracle import read_oracle
 from atft.panel.splits import follow_in_time
-from atft.panel.store import folds, read_panel
+from atft.panel.store import folds, read_panel, read_splits
 from atft.program import new_file, pin_threads, rounded, run_program, write_json
 from atft.training.predictions import prediction_rows, score_fold
 from atft.training.rankers import read_manifest
@@ -39,7 +39,7 @@ def main() -> None:
     panel, snapshots = read_panel(paths.CACHE), read_snapshots(paths.GRAPH)
     manifest = read_manifest(paths.RANKER, panel)
     pin_threads(manifest.threads)
-    splits = pl.read_csv(paths.CACHE / "splits.csv", try_parse_dates=True)
+    splits = read_splits(paths.CACHE)
     fits = [(fold, seed) for fold in folds(splits) for seed in manifest.seeds]
     scores = [
         part

@@ -14,7 +14,7 @@ from atft.errors import InputError
 from atft.evaluation.facts import Rules
 from atft.graph.snapshots import HierarchicalGraphBuilder, read_snapshots
 from atft.panel.sources import bars_of, has_files, load_bars
-from atft.panel.store import read_panel
+from atft.panel.store import read_panel, read_splits
 from atft.panel.tail import Recipe
 from atft.predict import checks
 from atft.predict.book import EXPOSURE, orders
@@ -47,7 +47,7 @@ def main() -> None:
     row = int(np.searchsorted(history.panel.dates, np.datetime64(day)))
     if row == len(history.panel.dates) or history.panel.dates[row] != np.datetime64(day):
         raise InputError(f"--date {day}: no bars of that day; the last one with bars is {history.last}")
-    splits = pl.read_csv(paths.CACHE / "splits.csv", try_parse_dates=True)
+    splits = read_splits(paths.CACHE)
     seeds = seeds_of(manifest.seeds, params.predict.seeds)
     model = model_name(paths.RANKER)
     memory = Memory.of(paths.SAID, manifest, model)

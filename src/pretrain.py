@@ -5,12 +5,10 @@ import shutil
 from functools import partial
 from typing import Any
 
-import polars as pl
-
 from atft import paths
 from atft.config import load_params
 from atft.graph.snapshots import as_heard, read_snapshots
-from atft.panel.store import folds, read_panel
+from atft.panel.store import folds, read_panel, read_splits, role_days
 from atft.program import keep_freed_memory, new_file, new_folder, pin_threads, run_program, write_json
 from atft.training.checkpoint import save_weights
 from atft.training.history import pretraining_summary
@@ -27,16 +25,13 @@ def main() -> None:
     pin_threads(params.threads)
     keep_freed_memory()
     panel, snapshots = read_panel(paths.CACHE), as_heard(read_snapshots(paths.GRAPH), params.model.graph)
-    splits = pl.read_csv(paths.CACHE / "splits.csv", try_parse_dates=True)
+    splits = read_splits(paths.CACHE)
     shape, task = params.model.model_dump(exclude={"quantiles"}), params.pretrain.model_dump()
     settings = {"threads": params.threads, "seeds": params.seeds, "model": dict(params.model), "pretrain": task}
     scratch = Scratch.of("pretrain", settings, [paths.CACHE, paths.GRAPH])
 
     def encode(fold: int, seed: int, checkpoint: Checkpoint) -> dict[str, Any]:
-        roles = splits.filter(pl.col("fold") == fold)
-        train, stop = (
-            panel.positions(roles.filter(pl.col("role") == role)["date"]).tolist() for role in ("train", "stop")
-        )
+        train, stop = (role_days(panel, splits, fold, role) for role in ("train", "stop"))
         seed_everything(seed, fold)
         encoder = make_encoder(panel, **shape)
         random = copy.deepcopy(encoder)
@@ -47,7 +42,8 @@ def main() -> None:
         if rank() > 0:
             return found
         save_weights(encoder, scratch.out / f"fold{fold}-seed{seed}.safetensors", {"model": dict(params.model)})
-        pretrained, untrained = (probe(kind, panel, snapshots, train, stop) for kind in (encoder, random))
+        pretrained = probe(encoder, panel, snapshots, train, stop)
+        untrained = probe(random, panel, snapshots, train, stop) if rows else pretrained
         return found | {"probe": {"fold": fold, "seed": seed, "pretrained": pretrained, "random": untrained}}
 
     fits = [

@@ -4,13 +4,12 @@ import shutil
 import sys
 from dataclasses import asdict
 
-import polars as pl
 from tqdm import tqdm
 
 from atft import paths
 from atft.config import load_params
 from atft.graph.snapshots import read_snapshots
-from atft.panel.store import folds, read_panel
+from atft.panel.store import folds, read_panel, read_splits
 from atft.program import keep_freed_memory, new_file, new_folder, pin_threads, run_program, write_json
 from atft.training.history import loss_curve, selection_table, training_summary
 from atft.training.processes import processes, rank
@@ -25,16 +24,8 @@ def main() -> None:
     if params.train.model == "atft_gat_fan" and (late := schedule_of(dict(params.train)).warning(params.train.epochs)):
         tqdm.write(late, file=sys.stderr)
     panel, snapshots = read_panel(paths.CACHE), read_snapshots(paths.GRAPH)
-    splits = pl.read_csv(paths.CACHE / "splits.csv", try_parse_dates=True)
-    manifest = Manifest(
-        kind=params.train.model,
-        seeds=params.seeds,
-        threads=params.threads,
-        feature_names=panel.feature_names,
-        horizons=panel.horizons,
-        architecture=dict(params.model),
-        settings=params.train.model_dump(exclude={"model"}),
-    )
+    splits = read_splits(paths.CACHE)
+    manifest = Manifest.of(panel, params.seeds, params.threads, dict(params.model), params.train.model_dump())
     scratch = Scratch.of("train", asdict(manifest), [paths.CACHE, paths.GRAPH, paths.ENCODER])
     fits, epochs, weights = [], [], []
     for fold in folds(splits):

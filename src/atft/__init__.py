@@ -2,7 +2,7 @@
 
 Importing the package forgets every thread-count variable of the environment before any numeric
 library reads it: two runs of one commit must give the same bytes whoever's shell they start in.
-The counts come from `threads` in `params.yaml`, set by `atft.program.run_program`.
+The counts come from `threads` in `params.yaml`, set by `atft.program.pin_threads`.
 """
 
 import os

@@ -99,7 +99,7 @@ def test_runs_share_an_anchor_and_hold_every_day_once() -> None:
 
 def test_a_block_holds_what_its_own_days_are_held_against(world: World) -> None:
     block = source_of(world).block([110, 111, 112])
-    for name in ("tradable", "label", "forward_return"):
+    for name in ("label", "forward_return"):
         np.testing.assert_array_equal(getattr(block, name).numpy(), getattr(world.panel, name)[110:113], err_msg=name)
 
 

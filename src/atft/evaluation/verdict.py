@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from atft.errors import InputError
-from atft.evaluation.metrics import finite
-from atft.evaluation.significance import holm, newey_west_variance
+from atft.evaluation.significance import finite, holm, newey_west_variance
 
 Array = NDArray[np.float64]
 

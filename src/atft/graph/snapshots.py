@@ -192,7 +192,7 @@ def plain(snapshots: Snapshots) -> Snapshots:
     """The same links of the same kinds and odds, which tell nothing of how close two stocks are."""
     attr = snapshots.edge_attr.copy()
     attr[:, [EDGE_FEATURES.index(name) for name in MEASURED]] = 0
-    return Snapshots(snapshots.stocks, snapshots.as_of, snapshots.offsets, snapshots.edge_index, attr)
+    return replace(snapshots, edge_attr=attr)
 
 
 def shuffled(snapshots: Snapshots) -> Snapshots:

@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from atft.model.gating import BankLinear, GatedResidual, GatedSkip
 
-Layout = dict[str, tuple[tuple[int, ...], int]]
+FeatureLayout = dict[str, tuple[tuple[int, ...], int]]
 
 
 class HingeSelection(nn.Module):
@@ -45,7 +45,7 @@ class HingeSelection(nn.Module):
         chosen = basis * (weights * x.shape[-1]).unsqueeze(-2)
         return self.refine(self.embed(chosen.flatten(-2)) + self.unknown(unknown.to(x.dtype))), weights
 
-    def feature_layout(self) -> Layout:
+    def feature_layout(self) -> FeatureLayout:
         """Which weights belong to one feature: parameter -> (shape to view it in, axis of the features)."""
         hidden, features = self.unknown.weight.shape
         return {
@@ -92,7 +92,7 @@ class PaperSelection(nn.Module):
         out = torch.einsum("rf,frh->rh", weights, self.each(embedded)) + self.unknown(unknown.to(x.dtype))
         return out.view(*shape, -1), weights.view(*shape, -1)
 
-    def feature_layout(self) -> Layout:
+    def feature_layout(self) -> FeatureLayout:
         """As `HingeSelection.feature_layout`; by the feature that is read, where one weighs on another's choice."""
         hidden, features = self.unknown.weight.shape
         banks = {
@@ -126,7 +126,7 @@ class NoSelection(nn.Module):
         embedded = self.embed(x.masked_fill(unknown, 0.0)) + self.unknown(unknown.to(x.dtype))
         return self.refine(embedded), weights_of(torch.zeros_like(x), unknown)
 
-    def feature_layout(self) -> Layout:
+    def feature_layout(self) -> FeatureLayout:
         """As `HingeSelection.feature_layout`."""
         hidden, features = self.unknown.weight.shape
         return dict.fromkeys(("embed.weight", "unknown.weight"), ((hidden, features), 1))

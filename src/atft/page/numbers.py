@@ -44,7 +44,6 @@ NUMBERS: dict[str, Number] = {
     "rank_ic_t": Number("t", "t: of the mean of the daily RankIC, Newey-West, because labels of h days overlap."),
     "rank_ic_low": Number("ic", _INTERVAL),
     "rank_ic_high": Number("ic", _INTERVAL),
-    "rank_ic_seed_std": Number("ic", "Standard deviation over seeds.", "One seed has no spread."),
     "neutral_rank_ic": Number(
         "ic", "Neutral RankIC: of what volatility, market beta and sector do not explain of the score."
     ),
@@ -84,8 +83,6 @@ NUMBERS: dict[str, Number] = {
     "beta_held": Number("ratio", "Mean over days of the weights times the stocks' trailing betas.", NO_BOOK),
     "sector_exposure": Number("percent", "Largest absolute net weight of a sector, mean over days.", NO_BOOK),
     "long_only.sharpe_net": Number("ratio", "The top tenth alone, after costs.", NO_BOOK),
-    "monotonicity": Number("ratio", "Spearman correlation of a tenth's number and its mean forward return."),
-    "probabilistic_sharpe": Number("share", "Probability that the true net Sharpe is above 0.", NO_BOOK),
     "minimum_track_record": Number(
         "days",
         "Days that a net Sharpe of this size needs to be above 0 with 95 % probability.",

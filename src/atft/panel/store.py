@@ -165,6 +165,16 @@ def scratch_array(file: Path, shape: Sequence[int]) -> NDArray[np.float32]:
     return np.memmap(file, np.float32, "r+", shape=tuple(shape))
 
 
+def read_splits(folder: Path) -> pl.DataFrame:
+    """The table `fold, date, role` of a cache: who trains, stops and judges whom (see `splits.py`)."""
+    return pl.read_csv(folder / "splits.csv", try_parse_dates=True)
+
+
+def role_days(panel: Panel, splits: pl.DataFrame, fold: int, role: str) -> list[int]:
+    """Days of the panel that have this role in this fold, by position."""
+    return panel.positions(splits.filter((pl.col("fold") == fold) & (pl.col("role") == role))["date"]).tolist()
+
+
 def folds(splits: pl.DataFrame) -> Sequence[int]:
     """Fold numbers in order."""
     return splits["fold"].unique().sort().to_list()

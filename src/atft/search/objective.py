@@ -15,7 +15,7 @@ from atft.evaluation.market import Market
 from atft.evaluation.report import evaluate_scores
 from atft.graph.snapshots import Snapshots, read_snapshots
 from atft.panel.splits import follow_in_time
-from atft.panel.store import Panel, folds, read_panel
+from atft.panel.store import Panel, folds, read_panel, read_splits
 from atft.program import pin_threads
 from atft.training.predictions import score_fold
 from atft.training.rankers import Manifest, fit_ranker
@@ -61,7 +61,7 @@ def worth(inputs: Inputs, content: Mapping[str, Any], metric: str, report: Repor
     """
     pin_threads(content["threads"])
     panel, snapshots, splits = _opened(inputs.cache, inputs.graph)
-    manifest = _manifest(content, panel)
+    manifest = Manifest.of(panel, content["seeds"], content["threads"], content["model"], content["train"])
     scratch, best, scores = Scratch(inputs.fits), [], []
     for fold in folds(splits):
         for seed in manifest.seeds:
@@ -110,22 +110,10 @@ class _Heard:
             self._report(self._first + len(history) - 1, float(np.mean(best)))
 
 
-def _manifest(content: Mapping[str, Any], panel: Panel) -> Manifest:
-    return Manifest(
-        kind=content["train"]["model"],
-        seeds=content["seeds"],
-        threads=content["threads"],
-        feature_names=panel.feature_names,
-        horizons=panel.horizons,
-        architecture=dict(content["model"]),
-        settings={name: value for name, value in content["train"].items() if name != "model"},
-    )
-
-
 @lru_cache(maxsize=4)
 def _opened(cache: Path, graph: Path) -> tuple[Panel, Snapshots, pl.DataFrame]:
     """The panel's map, cut before the first test block: what is not in it nobody reads."""
-    splits = pl.read_csv(cache / "splits.csv", try_parse_dates=True)
+    splits = read_splits(cache)
     assert not (splits["role"] == "test").any(), "the test blocks are sealed"
     panel = read_panel(cache)
     end = int(panel.positions(splits["date"]).max()) + 1

@@ -25,7 +25,6 @@ class Block:
         x: [S, N, F] rows, oldest first; NaN where unknown. May be a view of the file: read-only.
         edge_index, edge_attr: Edges among tradable stocks and their groups. Nodes: D x N stocks, then
             group x D virtual ones.
-        tradable: [D, N].
         label, forward_return: [D, N, H], NaN masked.
     """
 
@@ -33,7 +32,6 @@ class Block:
     x: Tensor
     edge_index: Tensor
     edge_attr: Tensor
-    tradable: Tensor
     label: Tensor
     forward_return: Tensor
 
@@ -101,7 +99,6 @@ class Source:
             x=x.pin_memory() if self._pinned else x,
             edge_index=torch.from_numpy(index),
             edge_attr=torch.from_numpy(np.concatenate([attr for _, attr in edges])),
-            tradable=_copy(panel.tradable[wanted]),
             label=_copy(panel.label[wanted]),
             forward_return=_copy(panel.forward_return[wanted]),
         )

@@ -4,14 +4,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import polars as pl
 
 from atft.errors import InputError
 from atft.graph.snapshots import Snapshots, as_heard
 from atft.model.atft_gat_fan import AtftGatFan, parameter_count
-from atft.panel.store import Panel
+from atft.panel.store import Panel, role_days
 from atft.training.baselines import fit_lightgbm, fit_ridge, score_baseline
 from atft.training.blocks import Source
 from atft.training.checkpoint import load_weights, save_weights
@@ -43,6 +43,14 @@ class Manifest:
     horizons: list[int]
     architecture: dict[str, Any]
     settings: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls, panel: Panel, seeds: list[int], threads: int, model: Mapping[str, Any], train: Mapping[str, Any]
+    ) -> Self:
+        """For a panel and the sections `model` and `train` of `params.yaml`."""
+        settings = {name: value for name, value in train.items() if name != "model"}
+        return cls(train["model"], seeds, threads, panel.feature_names, panel.horizons, dict(model), settings)
 
 
 @dataclass(frozen=True)
@@ -100,12 +108,9 @@ def fit_ranker(
     """
     if manifest.kind != "atft_gat_fan" and count() > 1:
         raise InputError(f"train.model: {manifest.kind} is fitted by one process; start it without torchrun")
-    roles = {
-        role: panel.positions(splits.filter((pl.col("fold") == fold) & (pl.col("role") == role))["date"]).tolist()
-        for role in ("train", "stop")
-    }
     settings, file = manifest.settings, _file(manifest, folder, fold, seed)
-    rows = (panel, snapshots, roles["train"], roles["stop"])
+    train, stop = (role_days(panel, splits, fold, role) for role in ("train", "stop"))
+    rows = (panel, snapshots, train, stop)
     if manifest.kind == "reversal":
         if settings["reversal_feature"] not in panel.feature_names:
             raise InputError(f"train.reversal_feature: {settings['reversal_feature']!r} is no feature of the panel")
@@ -124,8 +129,8 @@ def fit_ranker(
         network,
         panel,
         _graph(manifest, snapshots),
-        roles["train"],
-        roles["stop"],
+        train,
+        stop,
         objective_of(settings, manifest.architecture["quantiles"]),
         plan_of(settings),
         **knobs,
@@ -143,7 +148,7 @@ def fit_ranker(
         "stop_rank_ic": best["stop_rank_ic"],
     }
     chosen = manifest.architecture["selection"] != "none"
-    return Fit(found, history, selection_weights(network, panel, roles["stop"]) if chosen else {})
+    return Fit(found, history, selection_weights(network, panel, stop) if chosen else {})
 
 
 def score_ranker(
