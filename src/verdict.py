@@ -35,7 +35,8 @@ def main() -> None:
     candidates += [failed_trial(base, *text.partition("=")[::2]) for text in options.failed]
     if not candidates:
         raise InputError("no candidate given: python src/verdict.py BASE CANDIDATE...")
-    if same := [one for one in candidates if one.rev == base.rev != WORKSPACE and one.failed is None]:
+    own = (base.rev, ledger.trial_name(base))
+    if same := [one for one in candidates if (one.rev, ledger.trial_name(one)) == own]:
         raise InputError(f"{same[0].name}: is {base.name} itself; there is nothing to judge")
     if len({candidate.name for candidate in candidates}) < len(candidates):
         raise InputError("a candidate is named twice")

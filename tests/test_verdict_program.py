@@ -111,6 +111,13 @@ def test_experiments_are_judged_together_from_git_alone(repository: Path) -> Non
     assert better["trials"] == null["trials"] == 4
 
 
+def test_a_run_is_not_judged_against_itself(repository: Path) -> None:
+    refused = verdict(repository, "main", "HEAD")
+    assert refused.returncode == 1
+    assert "HEAD: is main itself" in refused.stderr
+    assert not (repository / "metrics/ledger").exists()
+
+
 def test_the_comparison_is_a_page_of_the_same_numbers(repository: Path) -> None:
     one = verdict(repository, "main", "better", "null", "--failed", "lost=it never ended", "--html", "one.html")
     assert one.returncode == 0, one.stderr
