@@ -211,6 +211,16 @@ def test_a_verdict_can_be_derived_again_from_the_ledger_alone(repository: Path) 
         assert again[key] == first[key], key
 
 
+def test_two_trials_of_one_commit_are_judged_as_those_of_a_search(repository: Path) -> None:
+    judged(repository, "main", "better", "null")
+    for file in (repository / "metrics/ledger").glob("*.json"):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"rev": "0" * 40}))
+    name = {row.name: f"ledger:{row.trial}" for row in read_ledger(repository / "metrics/ledger")}
+    (found,) = judged(repository, name["null"], name["better"])
+    assert found["verdict"] == "accepted"
+    assert "null: is null itself" in verdict(repository, name["null"], name["null"]).stderr
+
+
 def test_git_checkout_does_not_lose_a_trial(repository: Path) -> None:
     judged(repository, "main", "null")
     git(repository, "checkout", ".")

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,7 +65,11 @@ def checked_out(revision: str) -> Iterator[Path]:
     try:
         if (top / ".venv").exists():
             (folder / ".venv").symlink_to((top / ".venv").resolve())
-        (folder / ".dvc/config.local").write_text(f"[cache]\n    dir = {top / '.dvc/cache'}\n")
+        # Read as DVC reads it: a cache may lie elsewhere, and the setting is nobody's but this clone's.
+        asked = subprocess.run(  # noqa: S603
+            [sys.executable, "-m", "dvc", "cache", "dir"], cwd=top, capture_output=True, text=True, check=True
+        )
+        (folder / ".dvc/config.local").write_text(f"[cache]\n    dir = {asked.stdout.strip()}\n")
         yield folder
     finally:
         _git("worktree", "remove", "--force", str(folder))

@@ -264,7 +264,7 @@ def what_resolves(primary: Difference, level: float) -> str:
         f"{max(ceil(seeds - primary.seeds), 1):,} more seeds" if 0 < seeds < 1e4 else "",
     ]
     both = (primary.days_variance + primary.seeds_variance) / allowed
-    return " or ".join(way for way in ways if way) or f"{both:.1f} times the days and the seeds"
+    return " or ".join(way for way in ways if way) or f"{both:,.0f} times the days and the seeds"
 
 
 def _compared(base: Trial, candidate: Trial) -> tuple[Difference | None, dict[str, Difference]]:
