@@ -11,9 +11,7 @@ Run: python benchmarks/pretrain.py [--folds 0 --seeds 0 1 2 --epochs 16 --set pr
 
 import argparse
 import copy
-import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +40,7 @@ from atft.training.pretext.fitting import pretrain
 from atft.training.pretext.probe import probe
 from atft.training.rankers import Manifest, fit_ranker
 from atft.training.supervised import make_encoder
+from fitting import seconds, simulated
 
 TASKS = ("none", "masked", "contrastive", "both")
 
@@ -67,11 +66,6 @@ class Outcome:
         """(epochs, seconds) of `epochs` of training and of the pretraining before."""
         share = self.train_seconds / len(self.stop_rank_ic)
         return self.pretrain_epochs + epochs, self.pretrain_seconds + share * epochs
-
-
-def seconds() -> float:
-    """Of the processor, all threads together; where a GPU works, of the clock."""
-    return time.perf_counter() if pick_device().type == "cuda" else time.process_time()
 
 
 def outcome(
@@ -141,15 +135,6 @@ def changed(content: dict[str, Any], changes: Sequence[str]) -> dict[str, Any]:
     if strange := values.keys() - flat(content).keys():
         raise SystemExit(f"--set {min(strange)}: no such knob")
     return with_values(content, values)
-
-
-def simulated(content: dict[str, Any], folder: Path) -> Path:
-    """The data folder of the market that `content` describes, made by the stages themselves."""
-    (folder / "params.yaml").write_text(yaml.safe_dump(content))
-    (folder / "data/raw").mkdir(parents=True)
-    for stage in ("cache", "graph"):
-        subprocess.run([sys.executable, str(ROOT / "src" / f"{stage}.py")], cwd=folder, check=True)
-    return folder / "data"
 
 
 def main() -> None:
