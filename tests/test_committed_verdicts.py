@@ -1,39 +1,19 @@
 """The verdicts that Git keeps follow from the series that Git keeps, and the README's table says the same."""
 
 import re
-from itertools import groupby
 from pathlib import Path
 
 import pytest
 import yaml
 
-from atft.evaluation.ledger import Row, kept_trial, read_ledger
-from atft.evaluation.verdict import Judgement, judge
+from atft.evaluation.ledger import judged_again
 
 ROOT = Path(__file__).parents[1]
 LEDGER = ROOT / "metrics/ledger"
-LEVEL = 0.05  # verdict.py's default
-
-
-def derived() -> list[tuple[Row, Judgement]]:
-    """Each judgement of the ledger beside what its series give, judged with the same company."""
-    rows = read_ledger(LEDGER)
-    bases = {row.trial: row for row in rows if row.is_base}
-    named = [row for row in rows if row.verdict in ("accepted", "rejected", "unresolved")]
-
-    def company(row: Row) -> tuple[str, int, str]:
-        return row.base, row.order, str(row.judged)
-
-    pairs = []
-    for (base, order, _), group in groupby(sorted(named, key=company), company):
-        judged = list(group)
-        trials = [kept_trial(LEDGER, row) for row in judged]
-        pairs += zip(judged, judge(kept_trial(LEDGER, bases[base]), trials, LEVEL, order), strict=True)
-    return pairs
 
 
 def test_every_verdict_is_derived_again_from_its_series() -> None:
-    pairs = derived()
+    pairs = judged_again(LEDGER)
     assert len(pairs) > 10
     for row, found in pairs:
         assert found.verdict == row.verdict, row.name
@@ -50,7 +30,7 @@ def test_the_readme_says_what_the_ledger_says() -> None:
     line = rf"^\| `(\w+)` \|.*?\| {number} \({number} to {number}\) \| (\.\d{{3}}|1\.000) \|.*\| \**(\w+)\** \|$"
     table = {name: said for name, *said in re.findall(line, text, re.MULTILINE)}
     plan = yaml.safe_load((ROOT / "docs/experiments.yaml").read_text())
-    found = {row.name: (row, judgement) for row, judgement in derived()}
+    found = {row.name: (row, judgement) for row, judgement in judged_again(LEDGER)}
     assert table.keys() == plan["variants"].keys()
     for name, (*numbers, p, verdict) in table.items():
         row, judgement = found[f"{plan['prefix']}-{name}"]

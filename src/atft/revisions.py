@@ -66,7 +66,7 @@ def checked_out(revision: str) -> Iterator[Path]:
         if (top / ".venv").exists():
             (folder / ".venv").symlink_to((top / ".venv").resolve())
         # Read as DVC reads it: a cache may lie elsewhere, and the setting is nobody's but this clone's.
-        asked = subprocess.run(  # noqa: S603
+        asked = subprocess.run(
             [sys.executable, "-m", "dvc", "cache", "dir"], cwd=top, capture_output=True, text=True, check=True
         )
         (folder / ".dvc/config.local").write_text(f"[cache]\n    dir = {asked.stdout.strip()}\n")

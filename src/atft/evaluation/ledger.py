@@ -10,6 +10,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
+from itertools import groupby
 from pathlib import Path
 
 import polars as pl
@@ -17,10 +18,11 @@ import polars as pl
 from atft.errors import InputError
 from atft.evaluation.metrics import information_ratio
 from atft.evaluation.sharpe import Overfitting, deflated_sharpe, probability_of_overfitting
-from atft.evaluation.verdict import Judgement, Trial, has_number, over_seeds
+from atft.evaluation.verdict import Judgement, Trial, has_number, judge, over_seeds
 from atft.program import new_file
 
 MOST_COMMON = 0.9  # of a trial's days that another must share to stand beside it in the overfitting test
+VERDICTS = ("accepted", "rejected", "unresolved")  # of what ended and was judged
 SERIES = ("rank_ic", "net")  # what is kept of a trial, each seed in a column of its own
 
 
@@ -172,6 +174,24 @@ def kept_trial(folder: Path, row: Row) -> Trial:
         for seed in seeds
     ]
     return Trial(row.name, row.rev, row.market, row.horizon, pl.concat(parts), {})
+
+
+def judged_again(folder: Path, level: float = 0.05) -> list[tuple[Row, Judgement]]:
+    """Each judgement that the ledger keeps, and what its series give with the company it was judged in."""
+    rows = read_ledger(folder)
+    bases = {row.trial: row for row in rows if row.is_base}
+    judged = sorted((row for row in rows if row.verdict in VERDICTS), key=_company)
+    again = []
+    for (base, order, _), group in groupby(judged, _company):
+        together = list(group)
+        trials = [kept_trial(folder, row) for row in together]
+        again += zip(together, judge(kept_trial(folder, bases[base]), trials, level, order), strict=True)
+    return again
+
+
+def _company(row: Row) -> tuple[str, int, str]:
+    """What candidates that were judged together have in common."""
+    return row.base, row.order, row.judged
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,94 @@
+"""The README's table of the roadmap, and its picture, from the ledger. What a variant costs, from its benchmark.
+
+Run: python benchmarks/experiments.py > costs.txt && python docs/roadmap.py costs.txt
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import yaml
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "src"))
+
+from atft.evaluation.ledger import judged_again  # noqa: E402
+from atft.evaluation.verdict import Difference, Judgement  # noqa: E402
+
+COLOURS = {"accepted": "#0072B2", "unresolved": "#888888", "rejected": "#D55E00"}  # Okabe & Ito
+SHOWN = -0.02, 0.01  # of RankIC; what lies left of it is named
+
+
+def short(value: float, digits: int = 4, sign: str = "+") -> str:
+    return re.sub(r"^([+-]?)0\.", r"\1.", f"{value:{sign}.{digits}f}")
+
+
+def table(knobs: dict[str, Any], found: dict[str, Judgement], costs: dict[str, str]) -> str:
+    lines = [
+        "| variant | knobs | RankIC h=5 (90 % interval) | p | net return, bps a day | time | verdict |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, said in found.items():
+        rank, net = differences(said)
+        cells = [
+            f"`{name}`",
+            ", ".join(f"`{knob}={yaml_word(value)}`" for knob, value in knobs[name].items()),
+            f"{short(rank.value)} ({' to '.join(map(short, rank.interval()))})",
+            short(said.p or 0, 3, ""),
+            " to ".join(short(1e4 * end, 1) for end in net.interval()),
+            f"{costs[name]}x" if name in costs else "",
+            said.verdict if said.verdict == "unresolved" else f"**{said.verdict}**",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def differences(said: Judgement) -> tuple[Difference, Difference]:
+    """Of RankIC and of net return."""
+    assert said.primary is not None
+    return said.primary, said.guards["net"]
+
+
+def yaml_word(value: object) -> str:
+    return yaml.safe_dump(value, default_flow_style=True).replace("...", "").strip()
+
+
+def draw(found: dict[str, Judgement], target: Path) -> None:
+    """Differences with their 90 % intervals, best above."""
+    ranked = sorted(found, key=lambda name: differences(found[name])[0].value)
+    figure, axis = plt.subplots(figsize=(8, 0.17 * len(ranked) + 0.8), layout="constrained")
+    for height, said in enumerate(found[name] for name in ranked):
+        rank, colour = differences(said)[0], COLOURS[said.verdict]
+        low, high = rank.interval()
+        if high < SHOWN[0]:
+            axis.annotate(f"  \N{LEFTWARDS ARROW} {short(rank.value, 3)}", (SHOWN[0], height), fontsize=7, color=colour, va="center")
+        axis.plot([low, high], [height, height], color=colour, linewidth=1.5)
+        axis.plot(rank.value, height, "o", color=colour, markersize=3.5)
+    axis.axvline(0, color="black", linewidth=0.6)
+    axis.set(xlim=SHOWN, ylim=(-0.7, len(ranked) - 0.3), yticks=range(len(ranked)))
+    axis.set_yticklabels(ranked, fontsize=7)
+    axis.tick_params(axis="x", labelsize=7)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.set_title("RankIC at h=5 on valid, less the base's, with 90 % intervals", loc="left", fontsize=9)
+    for verdict, colour in COLOURS.items():
+        axis.plot([], [], "o-", color=colour, label=verdict, markersize=3.5)
+    axis.legend(fontsize=7, frameon=False, loc="lower right")
+    figure.savefig(target, metadata={"Date": None})
+
+
+def main() -> None:
+    mpl.use("svg")
+    plt.rcParams["svg.hashsalt"] = "atft"
+    plan = yaml.safe_load((ROOT / "docs/experiments.yaml").read_text())
+    judged = {row.name: said for row, said in judged_again(ROOT / "metrics/ledger")}
+    found = {name: judged[f"{plan['prefix']}-{name}"] for name in plan["variants"]}
+    costs = Path(sys.argv[1]).read_text() if len(sys.argv) > 1 else ""
+    print(table(plan["variants"], found, dict(re.findall(r"^\| (\w+) \| ([\d.]+) \|", costs, re.MULTILINE))))
+    draw(found, ROOT / "docs/images/roadmap.svg")
+
+
+if __name__ == "__main__":
+    main()
