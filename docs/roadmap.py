@@ -64,7 +64,8 @@ def draw(found: dict[str, Judgement], target: Path) -> None:
         rank, colour = differences(said)[0], COLOURS[said.verdict]
         low, high = rank.interval()
         if high < SHOWN[0]:
-            axis.annotate(f"  \N{LEFTWARDS ARROW} {short(rank.value, 3)}", (SHOWN[0], height), fontsize=7, color=colour, va="center")
+            told = f"  \N{LEFTWARDS ARROW} {short(rank.value, 3)}"
+            axis.annotate(told, (SHOWN[0], height), fontsize=7, color=colour, va="center")
         axis.plot([low, high], [height, height], color=colour, linewidth=1.5)
         axis.plot(rank.value, height, "o", color=colour, markersize=3.5)
     axis.axvline(0, color="black", linewidth=0.6)
