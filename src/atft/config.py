@@ -218,6 +218,7 @@ class Train(Section):
     init: Literal["pretrained", "random"]
     freeze_epochs: Whole
     epochs: Count
+    keep: Literal["best", "latest"]
     patience: Count
     day_share: Annotated[Number, Field(gt=0, le=1)]
     days_per_step: Count

@@ -51,7 +51,7 @@ def results_of(world: World, folder: Path) -> Results:
         evaluate=rounded(headline(report.summary, 5)),
         train={
             "model": "atft_gat_fan",
-            "fits": [{"fold": 0, "seed": seed, "best_epoch": 2, "stop_rank_ic": 0.0612} for seed in (0, 1)],
+            "fits": [{"fold": 0, "seed": seed, "kept_epoch": 2, "stop_rank_ic": 0.0612} for seed in (0, 1)],
         },
         defects={"rows": 9_551, "stocks": 48, "large_returns_dropped": 3, "absent_prints": {"close": 0, "open": 12}},
         trials={"trials": 3, "deflated_sharpe": 0.412345, "overfitting": None},

@@ -73,8 +73,8 @@ objective = Objective(weights, "linear", 0.2, horizon_weights=None, portfolio_co
 history = train_network(
     AtftGatFan(encoder, 8, 2, 0), panel, none, range(30, 80), range(90, 95), objective,
     Plan(1, 1.0, 1, 1.0, Schedule("cosine", 10, 0.1, 20, 2, 0.1)), optimizer="adamw", lr=0.001, weight_decay=0.0,
-    feature_clip=0.0, ema_decay=0.0, patience=1, freeze_epochs=0, days_per_step=5, micro_batch=0, regime_weighting=0.0,
-    turnover_threshold=1.0, seed=0, fold=0,
+    feature_clip=0.0, ema_decay=0.0, keep="best", patience=1, freeze_epochs=0, days_per_step=5, micro_batch=0,
+    regime_weighting=0.0, turnover_threshold=1.0, seed=0, fold=0,
 )
 print(history)
 """

@@ -416,7 +416,7 @@ def test_the_program_runs_under_torchrun(market: tuple[Path, Any], tmp_path: Pat
     assert done.returncode == 0, done.stderr[-2000:]
     two, one = (json.loads((place / "metrics/train.json").read_text()) for place in (both, alone))
     assert two.keys() == one.keys()
-    assert [fit["best_epoch"] for fit in two["fits"]] == [fit["best_epoch"] for fit in one["fits"]]
+    assert [fit["kept_epoch"] for fit in two["fits"]] == [fit["kept_epoch"] for fit in one["fits"]]
     assert not list((both / ".scratch").iterdir())
 
 

@@ -23,7 +23,7 @@ from atft.model.heads import QuantileHeads
 from atft.panel.store import Panel
 from atft.training.blocks import Source, consecutive
 from atft.training.checkpoint import load_weights, save_weights
-from atft.training.diagnostics import blocks_of, coverage, refuse_collapse, stop_facts
+from atft.training.diagnostics import blocks_of, coverage, refuse_collapse, stop_facts, stop_rank_ic
 from atft.training.history import loss_curve, selection_table
 from atft.training.inspection import attention_facts, link_entropy, selection_weights
 from atft.training.objective import Targets
@@ -39,9 +39,9 @@ ARCHITECTURE = {
     "attention_dropout": 0.1, "attention_scores": "free", "stochastic_depth": 0.1, "precision": "fp32",
 }  # fmt: skip
 SETTINGS: dict[str, Any] = {
-    "epochs": 2, "patience": 5, "day_share": 1.0, "days_per_step": 10, "optimizer": "adamw", "lr": 0.003,
-    "weight_decay": 0.01, "schedule": "cosine", "warmup_epochs": 10, "warmup_share": 0.1, "t_0": 20, "t_mult": 2,
-    "lr_floor": 0.05, "gradient_clip": 1.0, "feature_clip": 0.0, "ema_decay": 0.0, "huber_weight": 0.5,
+    "epochs": 2, "keep": "best", "patience": 5, "day_share": 1.0, "days_per_step": 10, "optimizer": "adamw",
+    "lr": 0.003, "weight_decay": 0.01, "schedule": "cosine", "warmup_epochs": 10, "warmup_share": 0.1, "t_0": 20,
+    "t_mult": 2, "lr_floor": 0.05, "gradient_clip": 1.0, "feature_clip": 0.0, "ema_decay": 0.0, "huber_weight": 0.5,
     "mse_weight": 0.0, "correlation_weight": 0.0, "rank_weight": 1.0, "rank_method": "linear", "rank_temperature": 0.2,
     "quantile_weight": 0.0, "portfolio_weight": 0.0, "portfolio_cost_bps": 10.0, "horizon_weights": None,
     "regime_weighting": 0.0, "turnover_threshold": 1.0, "accumulate": 1, "micro_batch": 0, "freeze_epochs": 0,
@@ -143,7 +143,7 @@ def test_the_future_cannot_change_past_scores(world: World, tmp_path: Path) -> N
         np.testing.assert_array_equal(one, two, err_msg=str(day))
 
 
-def test_training_is_repeatable_and_keeps_the_best_epoch(world: World) -> None:
+def test_training_is_repeatable(world: World) -> None:
     outcomes = []
     for _ in range(2):
         network = network_of(world)
@@ -152,6 +152,18 @@ def test_training_is_repeatable_and_keeps_the_best_epoch(world: World) -> None:
     assert outcomes[0][0] == outcomes[1][0]
     for name, value in outcomes[0][1].items():
         assert torch.equal(value, outcomes[1][1][name]), name
+
+
+@pytest.mark.parametrize("keep", ["best", "latest"])
+def test_the_weights_that_stay_are_those_of_the_kept_epoch(world: World, keep: str) -> None:
+    network = network_of(world)
+    history = train(network, world.panel, world, seed=3, epochs=4, keep=keep)
+    kept = [row["stop_rank_ic"] for row in history if row["kept"]][-1]
+    if keep == "best":
+        assert kept == max(row["stop_rank_ic"] for row in history)
+    stop = range(140, 165)
+    scores = stacked(forecast_days(network, source_of(world), stop)).score
+    assert np.nanmean(stop_rank_ic(world.panel, stop, scores)) == pytest.approx(kept, abs=1e-6)
 
 
 def test_training_never_touches_held_out_labels(world: World) -> None:
@@ -351,7 +363,7 @@ def test_every_block_of_the_network_is_named(world: World) -> None:
 def test_the_standard_error_knows_that_returns_overlap(world: World) -> None:
     days = range(80, 160)
     scores = np.random.default_rng(0).normal(size=(1, 48, 2)).repeat(len(days), 0).astype(np.float32)
-    facts = stop_facts(world.panel, days, scores)
+    facts = stop_facts([1, 5], stop_rank_ic(world.panel, days, scores), scores)
     for h, horizon in enumerate((1, 5)):
         daily = rank_ic(scores[:, :, h], world.panel.forward_return[days, :, h])
         daily = daily[np.isfinite(daily)]

@@ -116,7 +116,7 @@ NUMBERS: dict[str, Number] = {
     "seeds": Number("count", "Models trained with different seeds."),
     "weight": Number("weight", "Mean weight of the network's selection on stop; all features sum to 1. No importance."),
     "stop_rank_ic": Number("ic", "RankIC on stop at the kept epoch, all horizons.", "This ranker has no epochs."),
-    "best_epoch": Number("count", "The epoch that was kept.", "This ranker has no epochs."),
+    "kept_epoch": Number("count", "The epoch that was kept.", "This ranker has no epochs."),
 }
 _PATTERNS = {"sees_": Number("ratio", _SEES), "bps": Number("ratio", "Net Sharpe at this cost per side.", NO_BOOK)}
 _UNNAMED = Number("plain", "")

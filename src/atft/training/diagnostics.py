@@ -14,12 +14,18 @@ from atft.evaluation.significance import default_lags, newey_west_variance
 from atft.evaluation.weights import long_short_weights
 from atft.panel.store import Panel
 
+Array = NDArray[np.float64]
 Single = NDArray[np.float32]
 FLAT = 1e-6  # of the label's or the score's own size: below, single precision knows no order
 
 
-def stop_facts(panel: Panel, days: Sequence[int], scores: Single) -> dict[str, Any]:
-    """How good `scores` [day, stock, horizon] of `days` are, by column of `metrics/epochs.csv`.
+def stop_rank_ic(panel: Panel, days: Sequence[int], scores: Single) -> Array:
+    """RankIC [horizon, day] of `scores` [day, stock, horizon]; NaN where undefined."""
+    return np.stack([rank_ic(scores[:, :, h], panel.forward_return[days, :, h]) for h in range(scores.shape[2])])
+
+
+def stop_facts(horizons: Sequence[int], rank_ics: Array, scores: Single) -> dict[str, Any]:
+    """How good `scores` [day, stock, horizon] with these RankICs [horizon, day] are, by column of `metrics/epochs.csv`.
 
     - stop_rank_ic: mean RankIC over days and horizons; -1 where none is defined, so never the best. Beside it
       stop_rank_ic_h of each horizon, and its standard error as stop_rank_ic_se_h, which knows that the
@@ -27,10 +33,8 @@ def stop_facts(panel: Panel, days: Sequence[int], scores: Single) -> dict[str, A
     - turnover: two-way and daily, of the long-short deciles, mean over horizons (0 to 2).
     - dispersion: standard deviation of a day's scores, mean over days and horizons.
     """
-    by_horizon = [rank_ic(scores[:, :, h], panel.forward_return[days, :, h]) for h in range(scores.shape[2])]
-    values = np.array(by_horizon)
-    facts: dict[str, Any] = {"stop_rank_ic": float(np.nanmean(values)) if np.isfinite(values).any() else -1.0}
-    for horizon, daily in zip(panel.horizons, by_horizon, strict=True):
+    facts: dict[str, Any] = {"stop_rank_ic": float(np.nanmean(rank_ics)) if np.isfinite(rank_ics).any() else -1.0}
+    for horizon, daily in zip(horizons, rank_ics, strict=True):
         variance = newey_west_variance(daily, default_lags(len(daily), horizon))
         facts[f"stop_rank_ic_{horizon}"] = float(np.nanmean(daily)) if np.isfinite(daily).any() else None
         facts[f"stop_rank_ic_se_{horizon}"] = None if variance is None else variance**0.5

@@ -9,6 +9,7 @@ COLUMNS = {
     "fold": pl.Int64,
     "seed": pl.Int64,
     "epoch": pl.Int64,
+    "kept": pl.Int64,
     "train_loss": pl.Float64,
     "stop_rank_ic": pl.Float64,
     "turnover": pl.Float64,

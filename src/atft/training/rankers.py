@@ -141,11 +141,11 @@ def fit_ranker(
     )
     if rank() == 0:
         save_weights(network, file, {"fold": fold, "seed": seed})
-    best = max(history, key=lambda row: row["stop_rank_ic"])
+    kept = [row for row in history if row["kept"]][-1]
     found = {
         "parameters": parameter_count(network),
-        "best_epoch": best["epoch"],
-        "stop_rank_ic": best["stop_rank_ic"],
+        "kept_epoch": kept["epoch"],
+        "stop_rank_ic": kept["stop_rank_ic"],
     }
     chosen = manifest.architecture["selection"] != "none"
     return Fit(found, history, selection_weights(network, panel, stop) if chosen else {})
@@ -167,8 +167,8 @@ def score_ranker(
 
 
 NETWORK_SETTINGS = (
-    "patience", "freeze_epochs", "days_per_step", "micro_batch", "optimizer", "lr", "weight_decay", "feature_clip",
-    "ema_decay", "regime_weighting", "turnover_threshold",
+    "keep", "patience", "freeze_epochs", "days_per_step", "micro_batch", "optimizer", "lr", "weight_decay",
+    "feature_clip", "ema_decay", "regime_weighting", "turnover_threshold",
 )  # fmt: skip
 
 

@@ -19,7 +19,8 @@ from atft.model.atft_gat_fan import AtftGatFan, Encoder, block_start
 from atft.model.heads import Forecast
 from atft.panel.store import Panel
 from atft.training.blocks import Block, Source, consecutive
-from atft.training.diagnostics import blocks_of, coverage, refuse_collapse, stop_facts
+from atft.training.choice import Choice, Keep
+from atft.training.diagnostics import blocks_of, coverage, refuse_collapse, stop_facts, stop_rank_ic
 from atft.training.inspection import attention_facts
 from atft.training.loop import EXPLODED, Plan, fit, pick_device
 from atft.training.losses import daily_correlation
@@ -111,6 +112,7 @@ def train_network(
     weight_decay: float,
     feature_clip: float,
     ema_decay: float,
+    keep: Keep,
     patience: int,
     freeze_epochs: int,
     days_per_step: int,
@@ -122,7 +124,7 @@ def train_network(
     checkpoint: Checkpoint | None = None,
     listener: Listener | None = None,
 ) -> list[dict[str, Any]]:
-    """Fit in place; the weights of the epoch with the best mean RankIC on `stop` stay. One row per epoch.
+    """Fit in place; the weights of the epoch stay that `Choice` keeps. One row per epoch.
 
     In the first `freeze_epochs` epochs the heads alone are fitted.
 
@@ -142,14 +144,15 @@ def train_network(
     average = WeightAverage(network, ema_decay) if ema_decay else None
     title = f"train fold {fold} seed {seed}"
     descent = make_optimizer(optimizer, network, lr, weight_decay, feature_clip)  # of all weights, frozen ones too
+    choice = Choice(keep, max(panel.horizons), patience)
     task = Ranking(
-        network, source, stop, objective, patience, freeze_epochs, turnover_threshold, regimes, average, title, listener
+        network, source, stop, objective, choice, freeze_epochs, turnover_threshold, regimes, average, title, listener
     )
     if average:
         descent.register_step_post_hook(lambda *_: average.update())
     runs = consecutive(train, source.lookback, days_per_step)
     fit(task, source, runs, descent, plan, seed, fold, checkpoint)
-    network.load_state_dict(task.best_weights)
+    network.load_state_dict(task.kept_weights)
     return task.history
 
 
@@ -161,7 +164,7 @@ class Ranking:
 
     Attributes:
         history: One row per epoch.
-        best_weights: Of the epoch with the best mean RankIC on `stop`.
+        kept_weights: Of the epoch that was chosen.
     """
 
     def __init__(
@@ -170,7 +173,7 @@ class Ranking:
         source: Source,
         stop: Sequence[int],
         objective: Objective,
-        patience: int,
+        choice: Choice,
         freeze_epochs: int,
         turnover_threshold: float,
         regimes: RegimeWeights | None,
@@ -179,12 +182,12 @@ class Ranking:
         listener: Listener | None = None,
     ) -> None:
         self.title, self.module, self.blocks = title, network, blocks_of(network)
-        self._source, self._stop, self._objective, self._patience = source, stop, objective, patience
+        self._source, self._stop, self._objective, self._choice = source, stop, objective, choice
         self._threshold, self._base_drop = turnover_threshold, network.encoder.depth_drop
         self._regimes, self._average, self._watch = regimes, average, LossWatch(objective)
         self._listener = listener
-        self._best, self._since, self._turnover = -np.inf, 0, None
-        self.best_weights = copy.deepcopy(network.state_dict())
+        self._turnover = None
+        self.kept_weights = copy.deepcopy(network.state_dict())
         self.history: list[dict[str, Any]] = []
         self._freeze_epochs = freeze_epochs
         self._freeze()
@@ -212,32 +215,38 @@ class Ranking:
         with self._average.applied() if self._average else nullcontext():
             scores, quantiles = self._forecast_stop()
             refuse_collapse(panel, self._stop, scores, f"{self.title}, epoch {epoch}")
-            found = stop_facts(panel, self._stop, scores)
+            rank_ics = stop_rank_ic(panel, self._stop, scores)
+            found = stop_facts(panel.horizons, rank_ics, scores)
             if quantiles is not None:
                 found |= coverage(panel, self._stop, quantiles, self._objective.quantile_levels)
             found |= attention_facts(network, self._source, self._stop[::LOOK_EVERY])
-            self._since += 1
-            if found["stop_rank_ic"] > self._best:
-                self._best, self._since = found["stop_rank_ic"], 0
-                self.best_weights = copy.deepcopy(network.state_dict())
+            kept = self._choice.keeps(rank_ics)
+            if kept:
+                self.kept_weights = copy.deepcopy(network.state_dict())
         before = found["turnover"] if self._turnover is None else self._turnover
         self._turnover = 0.5 * before + 0.5 * found["turnover"]
         network.encoder.depth_drop = min(self._base_drop * max(self._turnover / self._threshold, 1.0), MAX_DEPTH_DROP)
         self.history.append(
-            {"epoch": epoch, **facts, **self._watch.epoch_facts(), **found, "depth_drop": network.encoder.depth_drop}
+            {
+                "epoch": epoch,
+                "kept": int(kept),
+                **facts,
+                **self._watch.epoch_facts(),
+                **found,
+                "depth_drop": network.encoder.depth_drop,
+            }
             | (self._regimes.next_epoch() if self._regimes else {})
         )
         if self._listener:
             self._listener(self.history)
         self._freeze()
-        return self._since >= self._patience
+        return self._choice.is_over
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "depth_drop": self.module.encoder.depth_drop,
-            "best": float(self._best),
-            "best_weights": self.best_weights,
-            "since": self._since,
+            "choice": self._choice.state_dict(),
+            "kept_weights": self.kept_weights,
             "turnover": self._turnover,
             "history": json.dumps(self.history),  # as text: rows may hold numpy's floats
             "watch": self._watch.state_dict(),
@@ -247,7 +256,8 @@ class Ranking:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.module.encoder.depth_drop = state["depth_drop"]
-        self._best, self.best_weights, self._since = state["best"], state["best_weights"], state["since"]
+        self._choice.load_state_dict(state["choice"])
+        self.kept_weights = state["kept_weights"]
         self._turnover, self.history = state["turnover"], json.loads(state["history"])
         self._freeze()
         self._watch.load_state_dict(state["watch"])
