@@ -259,8 +259,8 @@ def training_seconds(size: Size, blocks: int) -> dict[str, float]:
         supervised.train_network(
             network, panel, snapshots, train=days, stop=days[-20:], objective=OBJECTIVE,
             plan=Plan(1, 1.0, 1, 1.0, Schedule("cosine", 1, 0.1, 1, 1, 0.05)), optimizer="adamw", lr=1e-3,
-            weight_decay=0.1, feature_clip=0.0, ema_decay=0.0, patience=1, freeze_epochs=0, days_per_step=size.lookback,
-            micro_batch=0, regime_weighting=0.0, turnover_threshold=1.0, seed=0, fold=0,
+            weight_decay=0.1, feature_clip=0.0, ema_decay=0.0, keep="best", patience=1, freeze_epochs=0,
+            days_per_step=size.lookback, micro_batch=0, regime_weighting=0.0, turnover_threshold=1.0, seed=0, fold=0,
         )  # fmt: skip
     seconds = clock.seconds
     # The look at `stop` happens inside fit, and passes through network parts that are clocked nowhere else.

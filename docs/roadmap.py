@@ -1,8 +1,10 @@
-"""The README's table of the roadmap, and its picture, from the ledger. What a variant costs, from its benchmark.
+"""The README's table and picture of a list of experiments, from the ledger; what a variant costs, from its benchmark.
 
-Run: python benchmarks/experiments.py > costs.txt && python docs/roadmap.py costs.txt
+Run: python benchmarks/experiments.py > costs.txt
+     python docs/roadmap.py --costs costs.txt --picture docs/images/roadmap.svg
 """
 
+import argparse
 import re
 import sys
 from pathlib import Path
@@ -81,14 +83,20 @@ def draw(found: dict[str, Judgement], target: Path) -> None:
 
 
 def main() -> None:
-    mpl.use("svg")
-    plt.rcParams["svg.hashsalt"] = "atft"
-    plan = yaml.safe_load((ROOT / "docs/experiments.yaml").read_text())
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("plan", nargs="?", type=Path, default=ROOT / "docs/experiments.yaml")
+    parser.add_argument("--costs", type=Path, help="what benchmarks/experiments.py printed")
+    parser.add_argument("--picture", type=Path, metavar="SVG")
+    args = parser.parse_args()
+    plan = yaml.safe_load(args.plan.read_text())
     judged = {row.name: said for row, said in judged_again(ROOT / "metrics/ledger")}
     found = {name: judged[f"{plan['prefix']}-{name}"] for name in plan["variants"]}
-    costs = Path(sys.argv[1]).read_text() if len(sys.argv) > 1 else ""
+    costs = args.costs.read_text() if args.costs else ""
     print(table(plan["variants"], found, dict(re.findall(r"^\| (\w+) \| ([\d.]+) \|", costs, re.MULTILINE))))
-    draw(found, ROOT / "docs/images/roadmap.svg")
+    if args.picture:
+        mpl.use("svg")
+        plt.rcParams["svg.hashsalt"] = "atft"
+        draw(found, args.picture)
 
 
 if __name__ == "__main__":

@@ -23,17 +23,18 @@ def test_every_verdict_is_derived_again_from_its_series() -> None:
         assert found.primary.value == pytest.approx(row.difference, abs=1e-6), row.name
 
 
-def test_the_readme_says_what_the_ledger_says() -> None:
-    """Its table of the roadmap: | `name` | difference (low to high) | p | ... | verdict |."""
-    text = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize(("plan", "half"), [("experiments", 0), ("confirmation", 1)])
+def test_the_readme_says_what_the_ledger_says(plan: str, half: int) -> None:
+    """Its tables of the roadmap: | `name` | knobs | difference (low to high) | p | ... | verdict |."""
+    text = (ROOT / "README.md").read_text().split("once more on a market")[half]
     number = r"([+-]\.\d{4})"
     line = rf"^\| `(\w+)` \|.*?\| {number} \({number} to {number}\) \| (\.\d{{3}}|1\.000) \|.*\| \**(\w+)\** \|$"
     table = {name: said for name, *said in re.findall(line, text, re.MULTILINE)}
-    plan = yaml.safe_load((ROOT / "docs/experiments.yaml").read_text())
+    listed = yaml.safe_load((ROOT / f"docs/{plan}.yaml").read_text())
     found = {row.name: (row, judgement) for row, judgement in judged_again(LEDGER)}
-    assert table.keys() == plan["variants"].keys()
+    assert table.keys() == listed["variants"].keys()
     for name, (*numbers, p, verdict) in table.items():
-        row, judgement = found[f"{plan['prefix']}-{name}"]
+        row, judgement = found[f"{listed['prefix']}-{name}"]
         assert judgement.primary is not None
         values = judgement.primary.value, *judgement.primary.interval()
         assert [float(n) for n in numbers] == pytest.approx(list(values), abs=6e-5), name
