@@ -54,7 +54,7 @@ def promote(name: str, values: Mapping[str, Any], metrics: Path, metric: str, ex
 
 def override(value: Any) -> str:
     """The value in the grammar of -S."""
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json.dumps(value, default=str)  # a date is text
 
 
 def _exists(name: str) -> bool:
