@@ -42,8 +42,8 @@ show: setup ## experiments of this commit and its parents, valid columns only
 	@dvc exp show -n 3 --md --drop '$(HIDDEN)' --sort-by valid.rank_ic --sort-order desc
 
 # DVC writes params.yaml within the second in which Git looked, and as long as it was: touched, it is looked at again.
-reset: ## back to what the last commit says, after an experiment that ended or failed
-	@touch params.yaml && git checkout -q . && .venv/bin/dvc checkout -q
+reset: ## knobs and results as the last commit has them, after an experiment that ended or failed; code stays
+	@touch params.yaml && git checkout -q -- params.yaml dvc.lock metrics && .venv/bin/dvc checkout -q
 
 review: ## metrics, knobs and verdict of CANDIDATE (HEAD) against BASE (main); needs no data
 	@found=$$(dvc metrics diff --md $(BASE) $(CANDIDATE) | grep -E '^\| (Path|-|metrics/evaluate.json +\| valid\.)'); \

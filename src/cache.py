@@ -66,7 +66,11 @@ def main() -> None:
     pin_threads(params.threads)
     data = params.data
     bars, oracle, clusters = read_source(data)
-    with new_folder(paths.CACHE) as folder, new_file(paths.ORACLE) as oracle_file, new_file(paths.CLUSTERS) as found:
+    with (
+        new_folder(paths.CACHE) as folder,
+        new_file(paths.ORACLE) as oracle_file,
+        new_file(paths.CLUSTERS) as clusters_file,
+    ):
         built = build_panel(
             folder,
             bars,
@@ -87,7 +91,7 @@ def main() -> None:
         built.large_returns.write_csv(folder / "large_returns.csv")
         write_json(folder / "report.json", built.report)
         oracle.write_parquet(oracle_file)
-        clusters.write_parquet(found)
+        clusters.write_parquet(clusters_file)
 
 
 if __name__ == "__main__":

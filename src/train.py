@@ -13,7 +13,7 @@ from atft.panel.store import folds, read_panel, read_splits
 from atft.program import keep_freed_memory, new_file, new_folder, pin_threads, run_program, write_json
 from atft.training.history import loss_curve, selection_table, training_summary
 from atft.training.processes import processes, rank
-from atft.training.rankers import Manifest, fit_ranker, schedule_of, write_manifest
+from atft.training.rankers import Manifest, fit_once, schedule_of, write_manifest
 from atft.training.scratch import Scratch
 
 
@@ -30,12 +30,7 @@ def main() -> None:
     fits, epochs, weights = [], [], []
     for fold in folds(splits):
         for seed in params.seeds:
-            fit = scratch.once(
-                f"fold{fold}-seed{seed}",
-                lambda checkpoint, fold=fold, seed=seed: asdict(
-                    fit_ranker(manifest, scratch.out, paths.ENCODER, panel, snapshots, splits, fold, seed, checkpoint)
-                ),
-            )
+            fit = fit_once(scratch, manifest, paths.ENCODER, panel, snapshots, splits, fold, seed)
             who = {"fold": fold, "seed": seed}
             fits.append(who | fit["found"])
             epochs += [who | row for row in fit["epochs"]]

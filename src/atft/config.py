@@ -7,7 +7,8 @@ any stage starts to work. Rules that span sections stand at the end of `Params`.
 import re
 from datetime import date
 from itertools import pairwise
-from typing import Annotated, Any, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -33,10 +34,15 @@ def _switch(value: Any) -> Any:
 
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
+Part = Annotated[Number, Field(gt=0, le=1)]
 Positive = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Day = Annotated[date, BeforeValidator(_date)]
+
+
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 class Section(BaseModel):
@@ -97,7 +103,7 @@ class Data(Section):
     horizons: Annotated[list[Count], Field(min_length=1)]
     delay: Count
     min_history: Count
-    min_dollar_volume: Annotated[Number, Field(ge=0)]
+    min_dollar_volume: NotNegative
     max_daily_return: Positive
     news_volume: Positive
     label: Literal["raw", "sector_neutral", "beta_neutral", "sector_beta_neutral"]
@@ -147,10 +153,10 @@ class Graph(Section):
     window: Annotated[int, Field(ge=20)]
     half_life: Whole
     min_overlap: Annotated[int, Field(ge=10)]
-    shrinkage: Annotated[Number, Field(ge=0)]
+    shrinkage: NotNegative
     neighbors: Count
     min_correlation: Share
-    sector_edge_weight: Annotated[Number, Field(ge=0)]
+    sector_edge_weight: NotNegative
 
 
 class Model(Section):
@@ -197,7 +203,7 @@ class Pretrain(Section):
     channels: Annotated[list[str], Field(min_length=1)]
     temperature: Positive
     contrastive_weight: Positive
-    day_share: Annotated[Number, Field(gt=0, le=1)]
+    day_share: Part
     lr: Positive
     days_per_step: Count
     accumulate: Count
@@ -210,7 +216,7 @@ class Lightgbm(Section):
     learning_rate: Positive
     leaves: Annotated[int, Field(ge=2)]
     min_leaf: Count
-    feature_share: Annotated[Number, Field(gt=0, le=1)]
+    feature_share: Part
 
 
 class Train(Section):
@@ -220,33 +226,33 @@ class Train(Section):
     epochs: Count
     keep: Literal["best", "latest"]
     patience: Count
-    day_share: Annotated[Number, Field(gt=0, le=1)]
+    day_share: Part
     days_per_step: Count
     accumulate: Count
     micro_batch: Whole
     optimizer: Literal["adamw", "adabelief", "shampoo"]
     lr: Positive
-    weight_decay: Annotated[Number, Field(ge=0)]
+    weight_decay: NotNegative
     schedule: Literal["constant", "cosine", "cosine_restarts"]
-    warmup_epochs: Annotated[Number, Field(ge=0)]
+    warmup_epochs: NotNegative
     warmup_share: Share
     t_0: Count
     t_mult: Count
     lr_floor: Annotated[Number, Field(ge=0, le=1)]
     gradient_clip: Positive
-    feature_clip: Annotated[Number, Field(ge=0)]
+    feature_clip: NotNegative
     ema_decay: Share
-    huber_weight: Annotated[Number, Field(ge=0)]
-    mse_weight: Annotated[Number, Field(ge=0)]
-    correlation_weight: Annotated[Number, Field(ge=0)]
-    rank_weight: Annotated[Number, Field(ge=0)]
+    huber_weight: NotNegative
+    mse_weight: NotNegative
+    correlation_weight: NotNegative
+    rank_weight: NotNegative
     rank_method: Literal["linear", "cdf", "sigmoid"]
     rank_temperature: Positive
-    quantile_weight: Annotated[Number, Field(ge=0)]
-    portfolio_weight: Annotated[Number, Field(ge=0)]
-    portfolio_cost_bps: Annotated[Number, Field(ge=0)]
+    quantile_weight: NotNegative
+    portfolio_weight: NotNegative
+    portfolio_cost_bps: NotNegative
     horizon_weights: Annotated[list[Positive], Field(min_length=1)] | None
-    regime_weighting: Annotated[Number, Field(ge=0)]
+    regime_weighting: NotNegative
     turnover_threshold: Positive
     neighbor_means: bool
     ridge_alphas: Annotated[list[Positive], Field(min_length=1)]
@@ -254,7 +260,7 @@ class Train(Section):
     reversal_feature: str
 
     @model_validator(mode="after")
-    def _something_ranks(self) -> Self:
+    def _knobs_agree(self) -> Self:
         names = ("huber_weight", "mse_weight", "correlation_weight", "rank_weight", "portfolio_weight")
         if not any(getattr(self, name) for name in names):
             raise ValueError(f"{', '.join(names[:-1])} and {names[-1]} are all 0: nothing to learn")
@@ -269,12 +275,12 @@ class Train(Section):
 
 class Evaluate(Section):
     primary_horizon: Count
-    cost_bps: Annotated[Number, Field(ge=0)]
-    cost_grid_bps: Annotated[list[Annotated[Number, Field(ge=0)]], Field(min_length=1)]
+    cost_bps: NotNegative
+    cost_grid_bps: Annotated[list[NotNegative], Field(min_length=1)]
     quantile: Annotated[Number, Field(gt=0, le=0.5)]
-    exit_quantile: Annotated[Number, Field(gt=0, le=1)]
+    exit_quantile: Part
     smoothing: Share
-    trade_share: Annotated[Number, Field(gt=0, le=1)]
+    trade_share: Part
     neutral: Literal["none", "beta", "sector", "beta_sector"]
     top_names: Count
     periods_per_year: Count
@@ -385,11 +391,7 @@ def load_params() -> Params:
     Raises:
         InputError: With the path of the first wrong key, what it is and what it may be.
     """
-    try:
-        content = yaml.safe_load(paths.PARAMS.read_text())
-    except yaml.YAMLError as error:
-        raise InputError(f"{paths.PARAMS}: not valid YAML: {error}") from error
-    return check_params(content)
+    return read_checked(paths.PARAMS, Params)
 
 
 def check_params(content: Any) -> Params:
@@ -398,15 +400,34 @@ def check_params(content: Any) -> Params:
     Raises:
         InputError: With the path of the first wrong key, what it is and what it may be.
     """
+    return _checked(content, Params, paths.PARAMS)
+
+
+def read_checked(file: Path, kind: type[Kind]) -> Kind:
+    """A YAML file as this type.
+
+    Raises:
+        InputError: When it is missing or no YAML; with the path of the first wrong key, what it is and what it may be.
+    """
     try:
-        return Params.model_validate(content)
+        content = yaml.safe_load(file.read_text())
+    except FileNotFoundError as error:
+        raise InputError(f"{file}: is not there; run this at the root of the project") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from error
+    return _checked(content, kind, file)
+
+
+def _checked(content: Any, kind: type[Kind], file: Path) -> Kind:
+    try:
+        return kind.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
         given = "" if isinstance(first["input"], dict) else f" (given: {first['input']!r})"
         more = f" [and {error.error_count() - 1} more]" if error.error_count() > 1 else ""
         message = first["msg"].removeprefix("Value error, ")
-        raise InputError(f"{paths.PARAMS}: {where + ': ' if where else ''}{message}{given}{more}") from error
+        raise InputError(f"{file}: {where + ': ' if where else ''}{message}{given}{more}") from error
 
 
 def complaint(content: Any, path: str) -> str | None:

@@ -23,6 +23,7 @@ from atft.panel.store import folds, read_panel
 from atft.search import objective, store
 from atft.search.promote import override
 from atft.search.space import with_values
+from atft.training import rankers
 from atft.training.predictions import score_fold
 from atft.training.rankers import read_manifest
 from conftest import set_knobs
@@ -99,7 +100,7 @@ def test_what_trials_share_is_built_once(
 ) -> None:
     assert runs == ["cache", "graph", "pretrain"]
     assert found["state"].to_list() == ["complete"] * 3
-    monkeypatch.setattr(objective, "fit_ranker", lambda *arguments: pytest.fail("a fit was made twice"))
+    monkeypatch.setattr(rankers, "fit_ranker", lambda *arguments: pytest.fail("a fit was made twice"))
     picture = (home / "metrics/sweeps/s/history.svg").read_bytes()
     sweep(monkeypatch, "--n-trials", "3")  # all is done
     assert (home / "metrics/sweeps/s/history.svg").read_bytes() == picture

@@ -66,6 +66,22 @@ class Rules:
     psi_bins: int
     bootstrap: int
 
+    def weights(
+        self, score: Single, horizon: int, beta: Single, sector: NDArray[np.int16], *, long_only: bool
+    ) -> Array:
+        """Weights that the scores of consecutive days ask for. All arguments and the result are [day, stock]."""
+        return target_weights(
+            score,
+            quantile=self.quantile,
+            horizon=horizon,
+            long_only=long_only,
+            smoothing=self.smoothing,
+            exit_quantile=self.exit_quantile,
+            neutral=self.neutral,
+            beta=beta,
+            sector=sector,
+        )
+
 
 @dataclass(frozen=True)
 class Role:
@@ -217,17 +233,7 @@ def _wanted(market: Market, role: Role, score: Single, horizon: int, rules: Rule
     span = role.span
     whole = np.full((span.stop - span.start, len(market.codes)), np.nan, np.float32)
     whole[role.days - span.start] = score
-    return target_weights(
-        whole,
-        quantile=rules.quantile,
-        horizon=horizon,
-        long_only=long_only,
-        smoothing=rules.smoothing,
-        exit_quantile=rules.exit_quantile,
-        neutral=rules.neutral,
-        beta=market.beta[span],
-        sector=market.sector[span],
-    )
+    return rules.weights(whole, horizon, market.beta[span], market.sector[span], long_only=long_only)
 
 
 def _held(market: Market, role: Role, target: Array, horizon: int, rules: Rules, *, netted: bool = True) -> Book:

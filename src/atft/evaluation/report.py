@@ -13,8 +13,8 @@ from atft.evaluation.cross_section import Array, rank_ic
 from atft.evaluation.drift import stability
 from atft.evaluation.facts import Role, Rules, Scores, book_facts, book_of, date_facts, ensemble, stacked
 from atft.evaluation.market import REGIMES, Market
-from atft.evaluation.significance import default_lags, newey_west_t
-from atft.evaluation.summary import SEED, mean, mean_of, means, over_seeds, summarize
+from atft.evaluation.significance import default_lags, mean, newey_west_t
+from atft.evaluation.summary import SEED, mean_of, means, over_seeds, summarize
 
 HELD_OUT = ("valid", "test")
 OF_ENSEMBLE = (
@@ -73,7 +73,8 @@ def evaluate_scores(
             role = stacked(name, scores)
             trades = name in tradable_roles
             facts = _facts(pool, role, market, rules, trades)
-            together = _facts(pool, ensemble(role), market, rules, trades) if len(role.seeds) > 1 else None
+            joined = ensemble(role) if len(role.seeds) > 1 else None
+            together = _facts(pool, joined, market, rules, trades) if joined else {}
             beside = _beside(pool, role, facts["rank_ic"], market, rules, oracle, trades)
             for h, horizon in enumerate(market.horizons):
                 here = {key: values[:, :, h] for key, values in facts.items()}
@@ -89,9 +90,9 @@ def evaluate_scores(
                     **beside[h],
                 }
                 _add_share_of_oracle(summary[name, horizon])
-                if together is not None:
+                if joined:
                     one = {key: values[:, :, h] for key, values in together.items()}
-                    whole = summarize(ensemble(role), market, horizon, one, rules)
+                    whole = summarize(joined, market, horizon, one, rules)
                     summary[name, horizon]["ensemble"] = {key: whole[key] for key in OF_ENSEMBLE}
     return Report(
         pl.concat(daily).sort("role", "horizon", "seed", "date"),

@@ -105,6 +105,12 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return [None if given is None else float(value) for given, value in zip(p_values, adjusted, strict=True)]
 
 
+def mean(values: ArrayLike) -> float | None:
+    """Mean of the finite values."""
+    known = finite(values)
+    return float(known.mean()) if len(known) else None
+
+
 def finite(values: ArrayLike) -> NDArray[np.float64]:
     """The finite values as float64; None and NaN are dropped."""
     array = np.asarray(values, dtype=np.float64)

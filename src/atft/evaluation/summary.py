@@ -12,7 +12,7 @@ from atft.evaluation.cross_section import Array
 from atft.evaluation.facts import Role, Rules
 from atft.evaluation.market import Market
 from atft.evaluation.sharpe import minimum_track_record, probabilistic_sharpe, probabilistic_sharpe_null, sharpe_lo
-from atft.evaluation.significance import default_lags, iid_t, newey_west_t
+from atft.evaluation.significance import default_lags, iid_t, mean, newey_west_t
 
 SEED = 0  # of the bootstrap
 
@@ -145,12 +145,6 @@ def _drawn_sharpe(drawn: Array) -> Array:
     """[draw, day, seed] -> mean over seeds of mean / standard deviation."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return (drawn.mean(1) / drawn.std(1, ddof=1)).mean(1)
-
-
-def mean(values: Array) -> float | None:
-    """Mean of the finite values."""
-    known = metrics.finite(values)
-    return float(known.mean()) if len(known) else None
 
 
 def means(values: Array) -> Array:

@@ -206,7 +206,6 @@ class _Sample:
         for start, h in self.spans:
             future = self._market[start + h : start + h + dates] - self._market[start : start + dates]
             known = np.isfinite(values) & np.isfinite(future)
-            known[: int(np.argmax(known))] = False
             if known.sum() < 60 * h or np.ptp(values[known]) == 0:
                 continue  # overlapping returns: too few of them to tell
             relation = np.corrcoef(rankdata(values[known]), rankdata(future[known]))[0, 1]

@@ -64,7 +64,8 @@ def table_features(
     chosen, forward = choose(schema, [date, code, *prices], features, exclude, forward_names, where)
     table = pl.concat([frame.select(date, code, *chosen) for frame, _ in scans])
     with readable(where):
-        rows = place(table.select(date, code).collect(), grid, where)
+        keys = table.select(date, code).collect()
+    rows = place(keys, grid, where)
     findings, market_wide, thin = audit(table, chosen, rows, grid, canary_rank_ic, canary_icir, delay, horizons, where)
     for finding in findings:
         if defects[finding.defect] == "refuse":

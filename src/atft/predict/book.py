@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from atft.evaluation.facts import Rules
 from atft.evaluation.market import EXPOSURE_DAYS, Market
 from atft.evaluation.portfolio import tranche_book
-from atft.evaluation.weights import target_weights
 from atft.panel.store import Panel
 
 Array = NDArray[np.float64]
@@ -53,18 +52,7 @@ def orders(panel: Panel, days: NDArray[np.int64], score: Single, rules: Rules, *
     begin = max(int(days[0]) - EXPOSURE, 0)
     market = Market.of(panel.part(begin, int(days[-1]) + 1))
     here = days - begin
-    beta = market.beta[here] if "beta" in rules.neutral else None
-    target = target_weights(
-        score,
-        quantile=rules.quantile,
-        horizon=horizon,
-        long_only=long_only,
-        smoothing=rules.smoothing,
-        exit_quantile=rules.exit_quantile,
-        neutral=rules.neutral,
-        beta=beta,
-        sector=market.sector[here],
-    )
+    target = rules.weights(score, horizon, market.beta[here], market.sector[here], long_only=long_only)
     ahead = market.delay + 1
     day = np.arange(len(market.dates))[:, None]
     printed = np.where(market.has_bar, day, -1).max(0)

@@ -1,7 +1,7 @@
 """What a trial is worth: rankers fitted and judged in this process, on the days before the first test block alone."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from atft.panel.splits import follow_in_time
 from atft.panel.store import Panel, folds, read_panel, read_splits
 from atft.program import pin_threads
 from atft.training.predictions import score_fold
-from atft.training.rankers import Manifest, fit_ranker
+from atft.training.rankers import Manifest, fit_once
 from atft.training.scratch import Scratch
 
 METRICS = ("rank_ic", "neutral_rank_ic", "ic", "icir", "neutral_icir", "sharpe", "sharpe_net")  # more is better
@@ -66,23 +66,7 @@ def worth(inputs: Inputs, content: Mapping[str, Any], metric: str, report: Repor
     for fold in folds(splits):
         for seed in manifest.seeds:
             heard = _Heard(report, len(best) * STRIDE, best)
-            found = scratch.once(
-                f"fold{fold}-seed{seed}",
-                lambda checkpoint, fold=fold, seed=seed, heard=heard: asdict(
-                    fit_ranker(
-                        manifest,
-                        scratch.out,
-                        inputs.encoder or Path(),
-                        panel,
-                        snapshots,
-                        splits,
-                        fold,
-                        seed,
-                        checkpoint,
-                        heard,
-                    )
-                ),
-            )
+            found = fit_once(scratch, manifest, inputs.encoder, panel, snapshots, splits, fold, seed, heard)
             for epoch in range(len(found["epochs"])):  # of a fit that an earlier try had finished
                 heard(found["epochs"][: epoch + 1])
             if found["epochs"]:
@@ -117,6 +101,4 @@ def _opened(cache: Path, graph: Path) -> tuple[Panel, Snapshots, pl.DataFrame]:
     assert not (splits["role"] == "test").any(), "the test blocks are sealed"
     panel = read_panel(cache)
     end = int(panel.positions(splits["date"]).max()) + 1
-    arrays = {f.name: getattr(panel, f.name) for f in fields(panel) if isinstance(getattr(panel, f.name), np.ndarray)}
-    cut = replace(panel, **{name: array[:end] for name, array in arrays.items()})
-    return cut, read_snapshots(graph), splits
+    return panel.part(0, end), read_snapshots(graph), splits

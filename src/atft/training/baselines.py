@@ -7,12 +7,16 @@ from typing import Any, Literal
 import lightgbm
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import Ridge
 
+from atft.errors import InputError
 from atft.evaluation.cross_section import rank_ic
 from atft.graph.snapshots import Snapshots
 from atft.panel.store import Panel
+from atft.program import out_of_memory
+from atft.training.diagnostics import mean_rank_ic
 
 Kind = Literal["ridge", "lightgbm", "reversal"]
 
@@ -134,11 +138,20 @@ def score_baseline(
     settings: Mapping[str, Any],
     threads: int,
 ) -> Iterator[NDArray[np.float32]]:
-    """Scores [stock, horizon] of each day in turn; NaN where the stock is not tradable."""
+    """Scores [stock, horizon] of each day in turn; NaN where the stock is not tradable.
+
+    Raises:
+        InputError: When the file is missing or damaged.
+    """
     horizons = len(panel.horizons)
-    weight = load_file(file)["weight"] if kind == "ridge" else None
-    boosters = file.read_text().split(_SEPARATOR) if kind == "lightgbm" else []
-    models = [lightgbm.Booster(model_str=text) for text in boosters]
+    try:
+        weight = load_file(file)["weight"] if kind == "ridge" else None
+        boosters = file.read_text().split(_SEPARATOR) if kind == "lightgbm" else []
+        models = [lightgbm.Booster(model_str=text) for text in boosters]
+    except (OSError, ValueError, KeyError, SafetensorError, lightgbm.basic.LightGBMError) as error:
+        if out_of_memory(error):
+            raise
+        raise InputError(f"{file}: is no {kind} model ({error}); run `dvc repro -f train`") from error
     for day in days:
         out = np.full((len(panel.codes), horizons), np.nan, np.float32)
         tradable = panel.tradable[day]
@@ -168,8 +181,7 @@ def _labels(panel: Panel, days: Sequence[int]) -> NDArray[np.float32]:
 
 
 def _stop_rank_ic(panel: Panel, days: Sequence[int], score: NDArray[Any], h: int) -> float:
-    """Mean RankIC of stacked scores on `days`; -1 where none is defined, so never the best."""
+    """`mean_rank_ic` of stacked scores on `days`."""
     by_day = np.full((len(days), len(panel.codes)), np.nan, np.float32)
     by_day[panel.tradable[days]] = score
-    values = rank_ic(by_day, panel.forward_return[days, :, h])
-    return float(np.nanmean(values)) if np.isfinite(values).any() else -1.0
+    return mean_rank_ic(rank_ic(by_day, panel.forward_return[days, :, h]))

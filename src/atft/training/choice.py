@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from atft.evaluation.significance import default_lags, newey_west_variance
+from atft.training.diagnostics import mean_rank_ic
 
 Array = NDArray[np.float64]
 Keep = Literal["best", "latest"]
@@ -33,11 +34,10 @@ class Choice:
 
     def keeps(self, rank_ics: Array) -> bool:
         """Whether the epoch with these RankICs [horizon, day] is the one to keep so far."""
-        mean = float(np.nanmean(rank_ics)) if np.isfinite(rank_ics).any() else -1.0
-        daily = _daily(rank_ics)
+        level, daily = mean_rank_ic(rank_ics), _daily(rank_ics)
         self._since += 1
-        if mean > self._best:
-            self._best, self._daily, self._since = mean, daily, 0
+        if level > self._best:
+            self._best, self._daily, self._since = level, daily, 0
             return True
         if self._keep == "best":
             return False

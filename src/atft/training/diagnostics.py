@@ -10,7 +10,7 @@ from torch import nn
 
 from atft.errors import InputError
 from atft.evaluation.cross_section import rank_ic
-from atft.evaluation.significance import default_lags, newey_west_variance
+from atft.evaluation.significance import default_lags, mean, newey_west_variance
 from atft.evaluation.weights import long_short_weights
 from atft.panel.store import Panel
 
@@ -24,6 +24,12 @@ def stop_rank_ic(panel: Panel, days: Sequence[int], scores: Single) -> Array:
     return np.stack([rank_ic(scores[:, :, h], panel.forward_return[days, :, h]) for h in range(scores.shape[2])])
 
 
+def mean_rank_ic(rank_ics: Array) -> float:
+    """Mean of all that are known; -1 where none is, so never the best."""
+    known = mean(rank_ics)
+    return -1.0 if known is None else known
+
+
 def stop_facts(horizons: Sequence[int], rank_ics: Array, scores: Single) -> dict[str, Any]:
     """How good `scores` [day, stock, horizon] with these RankICs [horizon, day] are, by column of `metrics/epochs.csv`.
 
@@ -33,10 +39,10 @@ def stop_facts(horizons: Sequence[int], rank_ics: Array, scores: Single) -> dict
     - turnover: two-way and daily, of the long-short deciles, mean over horizons (0 to 2).
     - dispersion: standard deviation of a day's scores, mean over days and horizons.
     """
-    facts: dict[str, Any] = {"stop_rank_ic": float(np.nanmean(rank_ics)) if np.isfinite(rank_ics).any() else -1.0}
+    facts: dict[str, Any] = {"stop_rank_ic": mean_rank_ic(rank_ics)}
     for horizon, daily in zip(horizons, rank_ics, strict=True):
         variance = newey_west_variance(daily, default_lags(len(daily), horizon))
-        facts[f"stop_rank_ic_{horizon}"] = float(np.nanmean(daily)) if np.isfinite(daily).any() else None
+        facts[f"stop_rank_ic_{horizon}"] = mean(daily)
         facts[f"stop_rank_ic_se_{horizon}"] = None if variance is None else variance**0.5
     return facts | {"turnover": _turnover(scores), "dispersion": float(_spread(scores).mean())}
 

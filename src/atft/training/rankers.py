@@ -20,7 +20,7 @@ from atft.training.loop import Plan, pick_device, seed_everything
 from atft.training.objective import TERMS, Objective
 from atft.training.processes import count, rank
 from atft.training.schedule import Schedule
-from atft.training.scratch import Checkpoint
+from atft.training.scratch import Checkpoint, Scratch
 from atft.training.supervised import Listener, Scored, forecast_days, make_encoder, train_network
 
 
@@ -87,10 +87,30 @@ def read_manifest(folder: Path, panel: Panel) -> Manifest:
     return manifest
 
 
+def fit_once(
+    scratch: Scratch,
+    manifest: Manifest,
+    encoders: Path | None,
+    panel: Panel,
+    snapshots: Snapshots,
+    splits: pl.DataFrame,
+    fold: int,
+    seed: int,
+    listener: Listener | None = None,
+) -> dict[str, Any]:
+    """`fit_ranker` into the scratch folder, as a dictionary; from there where an earlier run got that far."""
+
+    def fit(checkpoint: Checkpoint) -> dict[str, Any]:
+        rows = (panel, snapshots, splits)
+        return asdict(fit_ranker(manifest, scratch.out, encoders, *rows, fold, seed, checkpoint, listener))
+
+    return scratch.once(f"fold{fold}-seed{seed}", fit)
+
+
 def fit_ranker(
     manifest: Manifest,
     folder: Path,
-    encoders: Path,
+    encoders: Path | None,
     panel: Panel,
     snapshots: Snapshots,
     splits: pl.DataFrame,
@@ -123,6 +143,7 @@ def fit_ranker(
     seed_everything(seed, fold)
     network = _network(manifest, panel)
     if settings["init"] == "pretrained":
+        assert encoders is not None
         load_weights(network.encoder, encoders / f"fold{fold}-seed{seed}.safetensors", "pretrain")
     knobs = {name: settings[name] for name in NETWORK_SETTINGS}
     history = train_network(

@@ -9,7 +9,7 @@ PAIRS = 2**20  # pairs looked at together: 4 MiB of float32 stay in the cache
 
 
 def soft_ranks(values: Tensor, mask: Tensor, temperature: float) -> Tensor:
-    r"""Smooth rank of each value among the masked-in ones of its row, from 1/2 to n + 1/2 or so. [..., N]
+    r"""Smooth rank of each value among the masked-in ones of its row, from 1/2 to n - 1/2. [..., N]
 
     r_i = \sum_j m_j sigmoid((x_i - x_j) / temperature), the value itself included, which adds 1/2. As the
     temperature goes to 0 this is the true rank less 1/2. Pairs are formed again in the backward

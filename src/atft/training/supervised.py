@@ -50,53 +50,21 @@ class Scored(NamedTuple):
     quantiles: NDArray[np.float32] | None
 
 
-def make_encoder(
-    panel: Panel,
-    lookback: int,
-    hidden: int,
-    heads: int,
-    selection: str,
-    graph: str,
-    graph_layers: int,
-    normalization: str,
-    fan_channels: Sequence[str],
-    fan_components: int,
-    dropout: float,
-    attention_dropout: float,
-    attention_scores: str,
-    stochastic_depth: float,
-    precision: str,
-) -> Encoder:
-    """An encoder for the panel's features; arguments as in `params.yaml`, section model.
+def make_encoder(panel: Panel, fan_channels: Sequence[str], **shape: Any) -> Encoder:
+    """An encoder for the panel's features; arguments as in `params.yaml`, section model, `Encoder` knows the others.
 
     Raises:
         InputError: When a FAN channel is not a feature of the panel.
     """
-    channels = fan_channels if normalization == "fan" else []
+    channels = fan_channels if shape["normalization"] == "fan" else []
     if missing := [name for name in channels if name not in panel.feature_names]:
         has = ", ".join(panel.feature_names[:30]) + (", ..." if len(panel.feature_names) > 30 else "")
         raise InputError(
             f"model.fan_channels: {missing[0]!r} is no feature of the panel; it has {has}. Name daily changes, "
             f"or set model.normalization: none"
         )
-    return Encoder(
-        features=len(panel.feature_names),
-        fan_channels=[panel.feature_names.index(name) for name in channels],
-        edge_features=len(EDGE_FEATURES),
-        lookback=lookback,
-        hidden=hidden,
-        heads=heads,
-        selection=selection,
-        graph=graph,
-        graph_layers=graph_layers,
-        normalization=normalization,
-        fan_components=fan_components,
-        dropout=dropout,
-        attention_dropout=attention_dropout,
-        attention_scores=attention_scores,
-        stochastic_depth=stochastic_depth,
-        precision=precision,
-    )
+    indices = [panel.feature_names.index(name) for name in channels]
+    return Encoder(len(panel.feature_names), fan_channels=indices, edge_features=len(EDGE_FEATURES), **shape)
 
 
 def train_network(

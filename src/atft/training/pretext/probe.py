@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from atft.evaluation.cross_section import rank_ic
+from atft.evaluation.significance import mean
 from atft.graph.snapshots import Snapshots
 from atft.model.atft_gat_fan import Encoder
 from atft.panel.store import Panel
@@ -36,7 +37,7 @@ def probe(
         scores = told @ _ridge(states[known], labels[:, :, h][known])
         scores = np.where(panel.tradable[stop], scores, np.nan).astype(np.float32)
         daily = rank_ic(scores, panel.forward_return[stop, :, h])
-        facts[f"rank_ic_{horizon}"] = float(np.nanmean(daily)) if np.isfinite(daily).any() else None
+        facts[f"rank_ic_{horizon}"] = mean(daily)
     return facts
 
 
