@@ -150,23 +150,35 @@ def on_grid(
         `seeds_of` needs beside: `factor`, the growth of the adjustment factor, `adjusted` the last close over
         it, `typical` the last typical money, `terminal_return`.
     """
-    codes = bars.select("code") if before is None else pl.concat([bars.select("code"), before.select("code")])
-    grid = bars.select("date").unique().join(codes.unique(), how="cross")
-    grid = grid.join(bars, on=["date", "code"], how="left")
-    names = {name: f"{name}_before" for name in SEEDS} if before is not None else {}
-    if before is not None:
-        grid = grid.join(before.rename(names), on="code", how="left")
-    grid = grid.sort("code", "date")
+    seed = {name: pl.lit(None, kind) if before is None else pl.col(f"{name}_before") for name, kind in SEEDS.items()}
     row = pl.int_range(pl.len(), dtype=pl.Int64).over("code") - quiet
-    seed = {name: pl.col(names[name]) if names else pl.lit(None, kind) for name, kind in SEEDS.items()}
+    rows = _counted(_placed(bars, before), row, seed, quiet)
+    rows = _judged(_returns(rows, row, seed), 1 + max_daily_return, news_volume)
+    rows = _cleaned(rows, row, seed)
+    spent = ("adjustment_factor", "traded_value", "halted", "limit_up", "limit_down")
+    dates = rows["date"].unique().sort().to_numpy().astype("datetime64[D]")
+    return Grid(rows.drop(*spent, "^.*_before$"), dates, rows["code"].unique().sort().to_list())
+
+
+def _placed(bars: pl.DataFrame, before: pl.DataFrame | None) -> pl.DataFrame:
+    """One row per (stock, date); beside it what the stock's earlier days left, as NAME_before."""
+    codes = bars.select("code") if before is None else pl.concat([bars.select("code"), before.select("code")])
+    rows = bars.select("date").unique().join(codes.unique(), how="cross")
+    rows = rows.join(bars, on=["date", "code"], how="left")
+    if before is not None:
+        rows = rows.join(before.rename({name: f"{name}_before" for name in SEEDS}), on="code", how="left")
+    return rows.sort("code", "date")
+
+
+def _counted(rows: pl.DataFrame, row: pl.Expr, seed: dict[str, pl.Expr], quiet: int) -> pl.DataFrame:
+    """With what only counts and carries on: bars, days, labels, the adjustment factor, money."""
     old = seed["age"].fill_null(0) > 0
     step = pl.col("adjustment_factor").fill_null(1.0)
     factor = pl.when(row == 0).then(seed["factor"].fill_null(1.0) * step).otherwise(step).cum_prod()
-    money = pl.col("traded_value").fill_null(pl.col("close") * pl.col("volume"))
-    grid = grid.with_columns(
+    rows = rows.with_columns(
         has_bar=pl.col("close").is_not_null(),
         factor=factor.over("code"),
-        value=money,
+        value=pl.col("traded_value").fill_null(pl.col("close") * pl.col("volume")),
         printed=pl.col("close"),
         sector=pl.col("sector").forward_fill().over("code").fill_null(seed["sector"]).fill_null(0),
         industry=pl.col("industry").forward_fill().over("code").fill_null(seed["industry"]).fill_null(0),
@@ -175,43 +187,48 @@ def on_grid(
         terminal=pl.col("terminal_return").shift(1).over("code"),
     )
     since = unbroken(pl.int_range(pl.len(), dtype=pl.Int64) - quiet, seed["unbroken"])
-    grid = grid.with_columns(unbroken=since.over("code"), adjusted=pl.col("close") / pl.col("factor"))
+    return rows.with_columns(unbroken=since.over("code"), adjusted=pl.col("close") / pl.col("factor"))
+
+
+def _returns(rows: pl.DataFrame, row: pl.Expr, seed: dict[str, pl.Expr]) -> pl.DataFrame:
+    """With each bar's return since the one before, as printed, and how unusual its money was."""
     locked = pl.any_horizontal(pl.col("halted", "limit_up", "limit_down").fill_null(value=False))
     usual = pl.col("value").shift(1).rolling_median(TYPICAL_DAYS, min_samples=5)
     typical = pl.when((usual > 0) & (row >= 0)).then(usual).forward_fill()
     adjusted = pl.col("adjusted").forward_fill().fill_null(seed["adjusted"])
-    grid = grid.with_columns(
+    rows = rows.with_columns(
         can_trade=pl.col("has_bar") & ~locked,
         listed=pl.col("close").forward_fill().is_not_null().over("code")
         & pl.col("close").backward_fill().is_not_null().over("code"),
         simple=(pl.col("adjusted") / adjusted.shift(1).fill_null(seed["adjusted"]) - 1).over("code"),
         typical=typical.fill_null(seed["typical"]).over("code"),
     )
-    grid = grid.with_columns(
-        adjusted=adjusted.over("code"),
-        times_typical=pl.col("value") / pl.col("typical"),
-    )
-    most = 1 + max_daily_return
+    return rows.with_columns(adjusted=adjusted.over("code"), times_typical=pl.col("value") / pl.col("typical"))
+
+
+def _judged(rows: pl.DataFrame, most: float, news_volume: float) -> pl.DataFrame:
+    """With the returns that are believed; `most` is the factor beyond which one must be news."""
     large = (pl.col("simple") > most - 1) | (pl.col("simple") < 1 / most - 1)
-    grid = grid.with_columns(large=large.fill_null(value=False))
     news = (pl.col("times_typical") >= news_volume) & pl.col("simple").is_between(1 / BELIEVABLE - 1, BELIEVABLE - 1)
-    grid = grid.with_columns(error=pl.col("large") & ~news.fill_null(value=False))
+    rows = rows.with_columns(large=large.fill_null(value=False))
+    rows = rows.with_columns(error=pl.col("large") & ~news.fill_null(value=False))
     kept = pl.when(~pl.col("error")).then(pl.col("simple"))
-    grid = grid.with_columns(daily_return=kept.fill_null(pl.col("terminal")))
+    return rows.with_columns(daily_return=kept.fill_null(pl.col("terminal")))
+
+
+def _cleaned(rows: pl.DataFrame, row: pl.Expr, seed: dict[str, pl.Expr]) -> pl.DataFrame:
+    """With prices that move by the believed returns alone, and the volume that keeps the money."""
     growth = pl.col("daily_return").clip(lower_bound=-0.9999).log1p().fill_null(0.0)
     growth = pl.when(row == 0).then(seed["path"].fill_null(0.0) + growth).otherwise(growth).cum_sum()
-    grid = grid.with_columns(path=pl.when(pl.col("age") > 0).then(growth).over("code"))
+    rows = rows.with_columns(path=pl.when(pl.col("age") > 0).then(growth).over("code"))
     scale = pl.col("path").exp() / pl.col("close")
-    typical_price = pl.mean_horizontal("high", "low", "close", ignore_nulls=False)
-    average = pl.when(pl.col("volume") > 0).then(pl.col("traded_value") / pl.col("volume")).fill_null(typical_price)
-    grid = grid.with_columns(
+    middle = pl.mean_horizontal("high", "low", "close", ignore_nulls=False)
+    average = pl.when(pl.col("volume") > 0).then(pl.col("traded_value") / pl.col("volume")).fill_null(middle)
+    return rows.with_columns(
         *(pl.col(name) * scale for name in ("open", "high", "low", "close")),
         vwap=average * scale,
         volume=pl.col("volume") / scale,
     )
-    spent = ("adjustment_factor", "traded_value", "halted", "limit_up", "limit_down", *names.values())
-    dates = grid["date"].unique().sort().to_numpy().astype("datetime64[D]")
-    return Grid(grid.drop(spent), dates, grid["code"].unique().sort().to_list())
 
 
 def money_traded() -> pl.Expr:
