@@ -118,7 +118,7 @@ def chart(
     """What the page's script draws: `x` and one entry of `values` for each series; None where there is nothing.
 
     Args:
-        series: Each names its `column` and `label`, and may have `color` (1 to 5, 0 = grey), `dash`, `kind`
+        series: Each names its `column` and `label`, and may have `color` (1 to 4, 0 = grey), `dash`, `kind`
             (line, bars, points, band: a shade between this column and the next, or state: a strip of 0 and 1).
         zero: Whether the value axis always shows 0.
         idle: The row whose values are shown while nobody points at the chart.
