@@ -297,6 +297,10 @@ def test_a_bad_knob_stops_the_stage_in_one_line_and_spoils_nothing(clone: Path) 
 
 def test_reset_takes_back_what_a_failed_experiment_left(clone: Path) -> None:
     committed = (clone / "params.yaml").read_text()
+    mine = "# code of mine that no commit has\n"
+    (clone / "src/mine.py").write_text("")
+    run(clone, "git", "add", "src/mine.py")
+    (clone / "src/mine.py").write_text(mine)
     with pytest.raises(AssertionError, match=r"split\.purge: 1 days let labels overlap"):
         dvc(clone, "exp", "run", "-S", "split.purge=1")
     assert "purge: 1" in (clone / "params.yaml").read_text()
@@ -304,19 +308,29 @@ def test_reset_takes_back_what_a_failed_experiment_left(clone: Path) -> None:
     (clone / "params.yaml").write_text(committed.replace("purge: 6", "purge: 1"))
     assert run(clone, "make", "--old-file", ".venv/.locked", "reset").returncode == 0
     assert (clone / "params.yaml").read_text() == committed
+    assert (clone / "src/mine.py").read_text() == mine
+    run(clone, "git", "rm", "-qf", "src/mine.py")
 
 
-def test_own_bars_are_seen_by_dvc_and_never_by_git(clone: Path) -> None:
+def test_own_bars_are_a_variant_that_dvc_keeps_and_git_does_not(clone: Path) -> None:
     """A .dvc file that only a negated ignore pattern saves is overlooked by DVC: experiments would lose the data."""
-    (clone / "data/raw/mine.csv").write_text("date,code\n")
-    dvc(clone, "add", "data/raw/mine.csv")
+    before = run(clone, "git", "rev-parse", "HEAD").stdout.strip()
+    bars = simulate_market(40, 260, "standard", 3, (1, 5), 1).bars
+    bars.write_parquet(clone / "data/raw/mine.parquet")
+    dvc(clone, "add", "data/raw/mine.parquet")
+    assert run(clone, "git", "check-ignore", "data/raw/mine.parquet").returncode == 0
+    assert run(clone, "git", "check-ignore", "data/raw/mine.parquet.dvc").returncode == 1
+    run(clone, "git", "add", "data/raw/mine.parquet.dvc")
+    run(clone, "git", "commit", "-qm", "My bars")
     try:
-        assert "data/raw/mine.csv.dvc" in dvc(clone, "stage", "list", "--all")
-        assert run(clone, "git", "check-ignore", "data/raw/mine.csv").returncode == 0
-        assert run(clone, "git", "check-ignore", "data/raw/mine.csv.dvc").returncode == 1
+        dvc(clone, "exp", "run", "--temp", "-n", "mine", "-S", "data.source=file", "-S", "train.model=reversal")
+        moved = json.loads(dvc(clone, "metrics", "diff", "--json", "HEAD", "mine"))["metrics/evaluate.json"]
+        assert moved["valid.rank_ic"]["new"] is not None
+        assert moved["valid.oracle_rank_ic"]["new"] is None  # which only a simulated market has
     finally:
-        run(clone, "git", "rm", "-qf", "data/raw/mine.csv.dvc")
-        (clone / "data/raw/mine.csv").unlink()
+        run(clone, "git", "reset", "-q", "--hard", before)
+        (clone / "data/raw/mine.parquet").unlink()
+        dvc(clone, "checkout")
 
 
 def test_variants_stand_beside_the_baseline_with_other_metrics(clone: Path) -> None:
@@ -349,6 +363,7 @@ def test_variants_stand_beside_the_baseline_with_other_metrics(clone: Path) -> N
     assert "test" not in short
     assert "valid.rank_ic" in dvc(clone, "metrics", "diff", "--md", "HEAD", "rival")
     assert "train.model" in dvc(clone, "params", "diff", "--md", "HEAD", "rival")
+    assert "rank_ic" in Path(dvc(clone, "plots", "diff", "HEAD", "rival").strip().removeprefix("file://")).read_text()
 
 
 def test_a_list_of_variants_is_run_and_judged(clone: Path, tmp_path: Path) -> None:
