@@ -12,8 +12,10 @@ METRICS = DOCS.parent / "metrics"
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#888888"
 
 
-def graph_statistics() -> None:
+def graph_statistics(target: Path) -> None:
     """What each snapshot's links are made of, and how long they last."""
+    mpl.use("svg")
+    plt.rcParams["svg.hashsalt"] = "atft"
     table = pl.read_csv(METRICS / "plots/graph.csv", try_parse_dates=True)
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 2.8), layout="constrained")
     for column, label, colour in (
@@ -37,10 +39,8 @@ def graph_statistics() -> None:
         axis.spines[["top", "right"]].set_visible(False)
         axis.xaxis.set_major_locator(mpl.dates.YearLocator())
         axis.tick_params(labelsize=8)
-    figure.savefig(DOCS / "graph.svg", metadata={"Date": None})
+    figure.savefig(target, metadata={"Date": None})
 
 
 if __name__ == "__main__":
-    mpl.use("svg")
-    plt.rcParams["svg.hashsalt"] = "atft"
-    graph_statistics()
+    graph_statistics(DOCS / "graph.svg")

@@ -28,11 +28,16 @@ def short(value: float, digits: int = 4, sign: str = "+") -> str:
     return re.sub(r"^([+-]?)0\.", r"\1.", f"{value:{sign}.{digits}f}")
 
 
+def judged(plan: dict[str, Any]) -> dict[str, Judgement]:
+    """Of each variant of a list, from the series in the ledger."""
+    known = {row.name: said for row, said in judged_again(ROOT / "metrics/ledger")}
+    return {name: known[f"{plan['prefix']}-{name}"] for name in plan["variants"]}
+
+
 def table(knobs: dict[str, Any], found: dict[str, Judgement], costs: dict[str, str]) -> str:
-    lines = [
-        "| variant | knobs | RankIC h=5 (90 % interval) | p | net return, bps a day | time | verdict |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    columns = ["variant", "knobs", "RankIC h=5 (90 % interval)", "p", "net return, bps a day", "time", "verdict"]
+    columns = columns if costs else [name for name in columns if name != "time"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for name, said in found.items():
         rank, net = differences(said)
         cells = [
@@ -41,7 +46,7 @@ def table(knobs: dict[str, Any], found: dict[str, Judgement], costs: dict[str, s
             f"{short(rank.value)} ({' to '.join(map(short, rank.interval()))})",
             short(said.p or 0, 3, ""),
             " to ".join(short(1e4 * end, 1) for end in net.interval()),
-            f"{costs[name]}x" if name in costs else "",
+            *([f"{costs[name]}x"] if costs else []),
             said.verdict if said.verdict == "unresolved" else f"**{said.verdict}**",
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -60,6 +65,8 @@ def yaml_word(value: object) -> str:
 
 def draw(found: dict[str, Judgement], target: Path) -> None:
     """Differences with their 90 % intervals, best above."""
+    mpl.use("svg")
+    plt.rcParams["svg.hashsalt"] = "atft"
     ranked = sorted(found, key=lambda name: differences(found[name])[0].value)
     figure, axis = plt.subplots(figsize=(8, 0.17 * len(ranked) + 0.8), layout="constrained")
     for height, said in enumerate(found[name] for name in ranked):
@@ -89,13 +96,10 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, metavar="SVG")
     args = parser.parse_args()
     plan = yaml.safe_load(args.plan.read_text())
-    judged = {row.name: said for row, said in judged_again(ROOT / "metrics/ledger")}
-    found = {name: judged[f"{plan['prefix']}-{name}"] for name in plan["variants"]}
+    found = judged(plan)
     costs = args.costs.read_text() if args.costs else ""
     print(table(plan["variants"], found, dict(re.findall(r"^\| (\w+) \| ([\d.]+) \|", costs, re.MULTILINE))))
     if args.picture:
-        mpl.use("svg")
-        plt.rcParams["svg.hashsalt"] = "atft"
         draw(found, args.picture)
 
 
