@@ -3,15 +3,14 @@
 import re
 from pathlib import Path
 
+import pictures
 import pytest
+import roadmap
 import yaml
 
 from atft.evaluation.ledger import judged_again
 
 ROOT = Path(__file__).parents[1]
-
-import pictures
-import roadmap
 
 LEDGER = ROOT / "metrics/ledger"
 
