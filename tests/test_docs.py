@@ -62,6 +62,59 @@ KNOBS = flat(yaml.safe_load((ROOT / "params.yaml").read_text()))
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
 
+# What proves that a command does what the page says: a test, or why a person has to. First match counts.
+PROOFS = {
+    r"git clone|cd atft|source \.venv|cp |export |git (commit|push|tag)|dvc (queue )?status$": "no program of ours",
+    r"git fetch|dvc cache dir|dvc add$": "DVC's and Git's own; the four best on NASDAQ were run so",
+    r"dvc exp run( -S \S+)* -n \w+.* -S data\.source=file": "test_pipeline.py::own_bars",
+    r"dvc exp run -S data\.source=file": "test_pipeline.py::own_bars",
+    r"dvc exp run -S data\.source=table": "panel/test_table.py::columns_become_features",
+    r"dvc exp run --queue": "test_pipeline.py::variants_stand_beside",
+    r"(CUDA_VISIBLE_DEVICES=\d )?dvc queue start": "test_upkeep.py::the_queue_loses",
+    r"dvc exp run -S (train\.optimizer=adabelif|split\.purge=20)": "test_config.py::a_wrong_knob_is_refused",
+    r"dvc exp run": "test_pipeline.py::variants_stand_beside",
+    r"dvc exp apply|git commit -a": "test_pipeline.py::an_experiment_travels_too",
+    r"dvc (exp (push|pull)|push|pull|remote)": "test_pipeline.py::a_fresh_clone_pulls_everything",
+    r"dvc (artifacts get|get)|git tag": "test_pipeline.py::a_tagged_ranker",
+    r"dvc (metrics|plots)": "test_pipeline.py::variants_stand_beside",
+    r"dvc (repro|add data)|make repro": "test_pipeline.py::outputs_are_ignored",
+    r"dvc commit -f|torchrun": "training/test_loop.py::the_program_runs_under_torchrun",
+    r"dvc gc -w": "the page says not to",
+    r"make (test|check|setup)": ".ci/run does it",
+    r"make reset": "test_pipeline.py::reset_takes_back",
+    r"make show": "test_pipeline.py::variants_stand_beside",
+    r"make review": "test_pipeline.py::a_pull_request_is_reviewed",
+    r"make experiments|python src/experiments\.py": "test_pipeline.py::a_list_of_variants",
+    r"make verify": "test_upkeep.py::a_whole_cache_is_whole",
+    r"make gc": "test_upkeep.py::gc_keeps_what_anyone_uses",
+    r"make clean-exps": "test_upkeep.py::a_killed_experiment_leaves_nothing",
+    r"python src/verdict\.py ledger:\S+ ledger:": "test_verdict_program.py::a_verdict_can_be_derived_again",
+    r"python src/verdict\.py .*--html": "test_verdict_program.py::the_comparison_is_a_page",
+    r"python src/verdict\.py .*--log": "test_verdict_program.py::the_log_gets_the_entry",
+    r"python src/verdict\.py .*--time": "test_pipeline.py::training_time_is_measured",
+    r"python src/verdict\.py .*--failed": "test_verdict_program.py::the_ledger_keeps_failures",
+    r"python src/verdict\.py": "test_verdict_program.py::experiments_are_judged",
+    r"python src/sweep\.py .*--promote": "search/test_sweep.py::promote",
+    r"python src/sweep\.py": "search/test_sweep.py::every_trial_is_in_the_ledger",
+    r"python src/predict\.py --card": "predict/test_card.py::the_committed_card",
+    r"python src/predict\.py --data": "test_pipeline.py::new_bars_are_ranked",
+    r"python src/predict\.py": "test_pipeline.py::predict_says_of_a_held_out_day",
+    r"python src/fetch\.py jquants": "fetch/test_jquants.py::bars_come_as_printed",
+    r"python src/fetch\.py csv-dir": "fetch/test_csv_dir.py::files_become_one",
+    r"python benchmarks/": "test_benchmarks.py::it_runs_at_a_small_size",
+    r"python docs/(roadmap|pictures)\.py": "test_committed_verdicts.py::the_pictures_show",
+    r"python docs/screenshot\.py": "a person looks at the picture",
+}  # fmt: skip
+
+
+def typed(text: str) -> Iterator[str]:
+    """What a page tells one to type, in blocks and within the lines, with its variables put in."""
+    for words in commands(text):
+        if words and re.fullmatch(r"[A-Z]=.*", words[0]) is None:
+            yield " ".join(words)
+    yield from re.findall(r"(?<!`)`((?:make|dvc|python|git|torchrun) [^`]+)`(?!`)", text)
+
+
 def wrong(words: list[str]) -> str | None:
     """Why the command cannot be typed here; None where nothing speaks against it."""
     while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
@@ -98,6 +151,19 @@ def test_what_a_page_says_to_type_is_there(page: Path) -> None:
 )
 def test_what_is_not_there_is_found(command: str) -> None:
     assert [why for words in commands(f"```\n{command}\n```\n") if (why := wrong(words))]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "experiments" not in page.name and page.name != "log.md"])
+def test_every_command_is_proven(page: Path) -> None:
+    """The log's are what was typed once, on the commit and with the data of its day."""
+    text = re.sub(r"```mermaid.*?```", "", page.read_text(), flags=re.DOTALL)
+    assert [line for line in typed(text) if not any(re.match(pattern, line) for pattern in PROOFS)] == []
+
+
+@pytest.mark.parametrize("proof", [proof for proof in PROOFS.values() if "::" in proof])
+def test_what_proves_a_command_is_a_test(proof: str) -> None:
+    file, name = proof.split("::")
+    assert f"def test_{name}" in (ROOT / "tests" / file).read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

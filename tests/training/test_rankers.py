@@ -7,6 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
+from atft.errors import InputError
+from atft.training.baselines import score_baseline
 from atft.training.predictions import prediction_rows, score_fold
 from atft.training.rankers import Manifest, fit_ranker, read_manifest, write_manifest
 from conftest import World
@@ -79,3 +81,14 @@ def test_the_papers_selection_comes_back_from_disk(world: World, tmp_path: Path)
     rows, weights, _ = predict(world, tmp_path, "atft_gat_fan", selection="paper")
     assert rows["score"].is_finite().all()
     assert list(weights) == world.panel.feature_names
+
+
+@pytest.mark.parametrize("kind", ["ridge", "lightgbm"])
+@pytest.mark.parametrize("left", [None, b"", b"tree\n"])
+def test_a_rival_that_is_damaged_says_what_to_run(world: World, tmp_path: Path, kind: Any, left: bytes | None) -> None:
+    file = tmp_path / "model"
+    if left is not None:
+        file.write_bytes(left)
+    knobs = {"neighbor_means": False}
+    with pytest.raises(InputError, match=rf"model: is no {kind} model .*; run `dvc repro -f train`"):
+        next(score_baseline(kind, file, world.panel, world.snapshots, [100], knobs, 1))
