@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from atft.evaluation.drift import ALARM
 from atft.evaluation.market import REGIMES
 from atft.page.render import chart, render
 
@@ -220,7 +221,7 @@ def heat_map(drift: list[dict[str, Any]]) -> dict[str, list[tuple[str, list[dict
                 "at": i,
                 "horizon": cell["horizon"],
                 "moved": cell["moved"],
-                "shade": round(min((cell["psi"] or 0) / 0.25, 1), 3),
+                "shade": round(min((cell["psi"] or 0) / ALARM, 1), 3),
             }
             for i, cell in cells
         ]
