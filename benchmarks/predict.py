@@ -30,7 +30,7 @@ from atft.panel.store import read_panel
 from atft.predict.book import orders
 from atft.predict.checks import out_of_range
 from atft.predict.live import append
-from atft.predict.scores import Memory, data_name, say
+from atft.predict.scores import Memory, data_fingerprint, scores_up_to
 from atft.program import pin_threads
 from atft.training.checkpoint import save_weights
 from atft.training.rankers import Manifest
@@ -100,18 +100,20 @@ def main() -> None:
         splits = pl.DataFrame(
             {"fold": 0, "date": [cache.dates[i].item() for i in (-90, -60)], "role": ["stop", "test"]}
         )
-        memory = Memory.of(root / "said", manifest, "a model")
-        ask = partial(say, manifest, root / "models", history, splits, [0])
+        memory = Memory.of(root / "scores", manifest, "a model")
+        ask = partial(scores_up_to, manifest, root / "models", history, splits, [0])
         rest = params.predict.book_days, "unseen", memory
         before = history.panel.dates[row - 1].item()
         clock("first scores of a model: the book's days", lambda: ask(before, *rest))
-        said = clock("scores, those of earlier days kept", lambda: ask(day, *rest))
+        scores = clock("scores, those of earlier days kept", lambda: ask(day, *rest))
         rules = Rules(**dict(params.evaluate))
-        score = np.ascontiguousarray(said.together[:, :, data.horizons.index(rules.primary_horizon)])
-        clock("two books", lambda: [orders(history.panel, said.days, score, rules, long_only=x) for x in (False, True)])
+        score = np.ascontiguousarray(scores.together[:, :, data.horizons.index(rules.primary_horizon)])
+        clock(
+            "two books", lambda: [orders(history.panel, scores.days, score, rules, long_only=x) for x in (False, True)]
+        )
         learned = np.arange(len(cache.dates) // 2, len(cache.dates) - 90)
         clock("warnings and fingerprint", lambda: (out_of_range(history.panel, row, cache, learned, 0.1),
-              data_name(history, row, params.model.lookback)))  # fmt: skip
+              data_fingerprint(history, row, params.model.lookback)))  # fmt: skip
         clock("panel built again", lambda: build(root / "whole", market))
         clock("graph built again", lambda: link(root / "whole"))
         whole = read_panel(root / "whole")

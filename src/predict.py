@@ -19,11 +19,11 @@ from atft.panel.tail import Recipe
 from atft.predict import checks
 from atft.predict.book import EXPOSURE, orders
 from atft.predict.card import model_card
-from atft.predict.live import History, Stages, append, name_of, read_live
+from atft.predict.live import History, Stages, append, cache_fingerprint, read_live
 from atft.predict.output import cost_of, ranks, show, write
 from atft.predict.policy import LEARNED, age, learned_until, seeds_of
 from atft.predict.reference import drift
-from atft.predict.scores import Memory, Said, data_name, model_name, say
+from atft.predict.scores import DayScores, Memory, data_fingerprint, model_fingerprint, scores_up_to
 from atft.predict.seam import refuse_other_graph
 from atft.program import new_file, pin_threads, run_program
 from atft.training.rankers import Manifest, read_manifest
@@ -49,28 +49,28 @@ def main() -> None:
         raise InputError(f"--date {day}: no bars of that day; the last one with bars is {history.last}")
     splits = read_splits(paths.CACHE)
     seeds = seeds_of(manifest.seeds, params.predict.seeds)
-    model = model_name(paths.RANKER)
-    memory = Memory.of(paths.SAID, manifest, model)
+    model = model_fingerprint(paths.RANKER)
+    memory = Memory.of(paths.SCORE_MEMORY, manifest, model)
     policy = params.predict
-    said = say(manifest, paths.RANKER, history, splits, seeds, day, policy.book_days, policy.fold, memory)
+    scores = scores_up_to(manifest, paths.RANKER, history, splits, seeds, day, policy.book_days, policy.fold, memory)
     rules = Rules(**dict(params.evaluate))
     h = manifest.horizons.index(rules.primary_horizon)
-    score = np.ascontiguousarray(said.together[:, :, h])
+    score = np.ascontiguousarray(scores.together[:, :, h])
     books = {
-        name: orders(history.panel, said.days, score, rules, long_only=name == "long_only")
+        name: orders(history.panel, scores.days, score, rules, long_only=name == "long_only")
         for name in ("long_short", "long_only")
     }
-    found = doubts(params, manifest, history, cached, splits, said, seeds, day, options.date is None, memory)
+    found = warnings_about(params, manifest, history, cached, splits, scores, seeds, day, options.date is None, memory)
     facts = {
         "date": str(day),
-        "fold": said.folds[-1],
+        "fold": scores.folds[-1],
         "seeds": seeds,
         "model": model,
-        "data": data_name(history, row, manifest.architecture["lookback"]),
+        "data": data_fingerprint(history, row, manifest.architecture["lookback"]),
         "warnings": [{"kind": warn.kind, "text": warn.text} for warn in found],
         **{name: cost_of(book, rules.cost_bps) for name, book in books.items()},
     }
-    table = ranks(history.panel, row, said, score[-1], books)
+    table = ranks(history.panel, row, scores, score[-1], books)
     if options.output:
         write(options.output, table, facts)
     show(table, facts, rules)
@@ -105,7 +105,7 @@ def history_of(params: Params, manifest: Manifest, cached: History, data: Path |
     cache, snapshots = cached.panel, cached.snapshots
     knobs = params.data.model_dump(mode="json") | {"graph": params.graph.model_dump(mode="json")}
     stages = stages_of(params, manifest)
-    name = name_of(cache, snapshots, knobs, stages)
+    name = cache_fingerprint(cache, snapshots, knobs, stages)
     bars = new_bars(params, data, cached.last, day)
     if bars is not None:
         found = append(paths.LIVE, name, cache, snapshots, bars, lambda: read_source(params.data)[0], stages)
@@ -155,20 +155,20 @@ def stages_of(params: Params, manifest: Manifest) -> Stages:
     )
 
 
-def doubts(
+def warnings_about(
     params: Params,
     manifest: Manifest,
     history: History,
     cached: History,
     splits: pl.DataFrame,
-    said: Said,
+    scores: DayScores,
     seeds: Sequence[int],
     day: date,
     is_latest: bool,
     memory: Memory,
 ) -> list[checks.Warn]:
     """Every warning about the day's scores."""
-    policy, fold, panel, row = params.predict, said.folds[-1], history.panel, int(said.days[-1])
+    policy, fold, panel, row = params.predict, scores.folds[-1], history.panel, int(scores.days[-1])
     cache = cached.panel
     learned = learned_until(splits, fold, day)
     rows = splits.filter((pl.col("fold") == fold) & pl.col("role").is_in(LEARNED) & (pl.col("date") <= day))
@@ -179,10 +179,8 @@ def doubts(
     found += checks.old_model(age(history.dates, learned, day), learned, fold, policy.retrain_after)
     found += checks.universe_changed(codes[0].tolist(), codes[1].tolist(), learned, policy.universe_change)
     found += checks.out_of_range(panel, row, cache, cache.positions(rows["date"]), policy.unknown_share)
-    rules = params.evaluate
-    return found + drift(
-        paths.PREDICTIONS, manifest, paths.RANKER, cached, splits, said, seeds, rules.psi_bins, rules.bootstrap, memory
-    )
+    bins, draws = params.evaluate.psi_bins, params.evaluate.bootstrap
+    return found + drift(paths.PREDICTIONS, manifest, paths.RANKER, cached, splits, scores, seeds, bins, draws, memory)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from atft.panel.store import Panel
 from atft.panel.tail import Recipe
 from atft.predict import live, reference
 from atft.predict.checks import Warn
-from atft.predict.live import History, Stages, append, name_of, read_live
-from atft.predict.scores import Memory, Said, data_name, model_name, say
+from atft.predict.live import History, Stages, append, cache_fingerprint, read_live
+from atft.predict.scores import DayScores, Memory, data_fingerprint, model_fingerprint, scores_up_to
 from atft.predict.seam import refuse_other_graph
 from atft.training.checkpoint import save_weights
 from atft.training.predictions import prediction_rows, score_fold
@@ -59,10 +59,10 @@ class Place:
         raw = self.bars if history is None else history
         return append(folder, "cache", self.cache, self.snapshots, bars, lambda: raw, stages)
 
-    def say(self, history: History, number: int, days: int = 4) -> Said:
+    def scores(self, history: History, number: int, days: int = 4) -> DayScores:
         """What the models say of the whole's day `number`."""
         day = self.whole.dates[number].item()
-        return say(self.manifest, self.models, history, self.splits, SEEDS, day, days, "unseen")
+        return scores_up_to(self.manifest, self.models, history, self.splits, SEEDS, day, days, "unseen")
 
     def new(self, first: int = 0, last: int = HIDDEN) -> pl.DataFrame:
         """Bars of the hidden days first .. last - 1."""
@@ -105,23 +105,23 @@ def place(tmp_path_factory: pytest.TempPathFactory, _near_anchors: None) -> Plac
 @pytest.mark.parametrize("day", [133, 151, 155, 179])
 def test_a_held_out_day_has_the_scores_that_evaluate_judges(place: Place, day: int) -> None:
     """Also across the blocks' border, and on a day between them, which the earlier fold never saw."""
-    said = place.say(place.whole, day, days=8)
+    scores = place.scores(place.whole, day, days=8)
     folds = {130: 0, 149: 0, 150: 0, 151: 0, 152: 1, 155: 1, 179: 1}
-    assert all(folds.get(int(row), said.folds[i]) == said.folds[i] for i, row in enumerate(said.days))
-    assert said.days.tolist() == list(range(max(day - 7, 130), day + 1))
+    assert all(folds.get(int(row), scores.folds[i]) == scores.folds[i] for i, row in enumerate(scores.days))
+    assert scores.days.tolist() == list(range(max(day - 7, 130), day + 1))
     judged = {}
     for seed in SEEDS:
         for fold in (0, 1):
             for part in score_fold(place.manifest, place.models, *_of(place.whole), place.splits, fold, seed):
                 if part.role != "stop":
                     judged |= {(seed, int(row)): part.score[i] for i, row in enumerate(part.days)}
-    for i, row in enumerate(said.days):
+    for i, row in enumerate(scores.days):
         if (0, int(row)) in judged:
             both = [judged[seed, int(row)] for seed in SEEDS]
             for seed in SEEDS:
-                np.testing.assert_array_equal(said.by_seed[seed][i], both[seed])
-            np.testing.assert_array_equal(said.together[i], mean_ranks([score[None] for score in both])[0])
-    assert sum((0, int(row)) in judged for row in said.days) >= 4
+                np.testing.assert_array_equal(scores.by_seed[seed][i], both[seed])
+            np.testing.assert_array_equal(scores.together[i], mean_ranks([score[None] for score in both])[0])
+    assert sum((0, int(row)) in judged for row in scores.days) >= 4
 
 
 def _of(history: History) -> tuple[Panel, Snapshots]:
@@ -135,11 +135,11 @@ def test_appended_days_are_ranked_as_after_a_whole_build(place: Place, tmp_path:
     assert json.loads((tmp_path / "live/tail.json").read_text())["start"] > 0
     assert found.start % SHAPE["lookback"] == 0 < found.start
     for day in (DAYS - HIDDEN, DAYS - 12, DAYS - 1):
-        one, two = place.say(found, day), place.say(place.whole, day)
+        one, two = place.scores(found, day), place.scores(place.whole, day)
         assert one.folds == two.folds == [1] * 4
         for a, b in zip(one.by_seed, two.by_seed, strict=True):
             np.testing.assert_array_equal(a, b)
-        assert data_name(found, day - found.start, 5) == data_name(place.whole, day, 5)
+        assert data_fingerprint(found, day - found.start, 5) == data_fingerprint(place.whole, day, 5)
         for a, b in zip(found.snapshots.on(day - found.start), place.whole.snapshots.on(day), strict=True):
             np.testing.assert_array_equal(a, b)
     assert found.snapshots.as_of[-1] + found.start == place.whole.snapshots.as_of[-1] > DAYS - HIDDEN
@@ -149,13 +149,15 @@ def test_what_was_said_is_kept_for_the_same_rows_and_model(place: Place, tmp_pat
     memory = Memory.of(tmp_path, place.manifest, "a model")
     day = place.whole.dates[179].item()
     ask = (place.manifest, place.models, place.whole, place.splits, SEEDS, day, 4, "unseen")
-    first = say(*ask, memory)
+    first = scores_up_to(*ask, memory)
     files = sorted(memory.folder.iterdir())
     assert len(files) == 4 * len(SEEDS)
-    for one, two in zip(first.by_seed, say(*ask).by_seed, strict=True):
+    for one, two in zip(first.by_seed, scores_up_to(*ask).by_seed, strict=True):
         np.testing.assert_array_equal(one, two)
     np.save(files[0], np.full((48, 2), 7, np.float32))
-    assert (np.concatenate(say(*ask, memory).by_seed) == 7).all((1, 2)).sum() == 1  # it is read, not asked again
+    assert (np.concatenate(scores_up_to(*ask, memory).by_seed) == 7).all(
+        (1, 2)
+    ).sum() == 1  # it is read, not asked again
     assert Memory.of(tmp_path, place.manifest, "another").folder != memory.folder
 
 
@@ -295,10 +297,10 @@ def test_what_was_appended_belongs_to_one_cache(place: Place, tmp_path: Path) ->
     place.append(tmp_path / "live", place.new(0, 1))
     assert read_live(tmp_path / "live", "cache", place.cache) is not None
     assert read_live(tmp_path / "live", "another", place.cache) is None
-    name = name_of(place.cache, place.snapshots, {"label": "raw"}, KITCHEN)
-    assert name == name_of(place.cache, place.snapshots, {"label": "raw"}, replace(KITCHEN, threads=2))
-    assert name != name_of(place.cache, place.snapshots, {"label": "beta_neutral"}, KITCHEN)
-    assert name != name_of(*_of(place.whole), {"label": "raw"}, KITCHEN)
+    name = cache_fingerprint(place.cache, place.snapshots, {"label": "raw"}, KITCHEN)
+    assert name == cache_fingerprint(place.cache, place.snapshots, {"label": "raw"}, replace(KITCHEN, threads=2))
+    assert name != cache_fingerprint(place.cache, place.snapshots, {"label": "beta_neutral"}, KITCHEN)
+    assert name != cache_fingerprint(*_of(place.whole), {"label": "raw"}, KITCHEN)
 
 
 @pytest.mark.parametrize("knobs", [{"lookback": 12}, {"need": 130}])
@@ -306,8 +308,8 @@ def test_another_lookback_or_book_begins_anew(place: Place, tmp_path: Path, knob
     """The panel begins on an anchor of the lookback, as many days before the cache's last one as the books need."""
     place.append(tmp_path / "live", place.bars)
     stages = replace(KITCHEN, **knobs)
-    name = name_of(place.cache, place.snapshots, {}, stages)
-    assert name != name_of(place.cache, place.snapshots, {}, KITCHEN)
+    name = cache_fingerprint(place.cache, place.snapshots, {}, stages)
+    assert name != cache_fingerprint(place.cache, place.snapshots, {}, KITCHEN)
     found = append(tmp_path / "live", name, place.cache, place.snapshots, place.bars, lambda: place.bars, stages)
     assert found.start % stages.lookback == 0
     assert found.start <= len(place.cache.dates) - stages.need
@@ -348,8 +350,8 @@ def test_drift_is_looked_at_against_scores_of_the_same_model(
         scores += score_fold(place.manifest, place.models, *_of(whole), place.splits, fold, seed)
     change(prediction_rows(scores, whole.panel, [])).write_parquet(file)
     monkeypatch.setattr(reference, "drifted", lambda known, *_: [Warn("drift", str(np.isfinite(known).any((1, 2))))])
-    said = place.say(whole, 179)
-    found = reference.drift(file, place.manifest, place.models, whole, place.splits, said, SEEDS, 10, 200)
+    asked = place.scores(whole, 179)
+    found = reference.drift(file, place.manifest, place.models, whole, place.splits, asked, SEEDS, 10, 200)
     assert sorted({warn.kind for warn in found}) == kinds
     if kinds == ["reference"]:
         assert len(found) == 1
@@ -360,9 +362,9 @@ def test_drift_is_looked_at_against_scores_of_the_same_model(
 
 def test_other_weights_are_another_model(place: Place, tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"1")
-    first = model_name(tmp_path)
+    first = model_fingerprint(tmp_path)
     (tmp_path / "a").write_bytes(b"2")
-    assert len({first, model_name(tmp_path), model_name(place.models)}) == 3
+    assert len({first, model_fingerprint(tmp_path), model_fingerprint(place.models)}) == 3
 
 
 assert KNOBS["beta_days"] == RECIPE.beta_days

@@ -53,7 +53,7 @@ class History:
         return self.dates[-1].astype(object)
 
 
-def name_of(panel: Panel, snapshots: Snapshots, knobs: Mapping[str, Any], stages: Stages) -> str:
+def cache_fingerprint(panel: Panel, snapshots: Snapshots, knobs: Mapping[str, Any], stages: Stages) -> str:
     """A name for this cache and graph under these knobs: other returns, universe, features or edges give another.
 
     So do another lookback or other needed days of `stages`, which say where the panel begins.

@@ -13,11 +13,13 @@ from rich.table import Table
 from atft.evaluation.facts import QUANTILES, Rules
 from atft.panel.store import Panel
 from atft.predict.book import Orders
-from atft.predict.scores import Said
+from atft.predict.scores import DayScores
 from atft.program import new_file, write_json
 
 
-def ranks(panel: Panel, row: int, said: Said, score: NDArray[np.float32], books: dict[str, Orders]) -> pl.DataFrame:
+def ranks(
+    panel: Panel, row: int, scores: DayScores, score: NDArray[np.float32], books: dict[str, Orders]
+) -> pl.DataFrame:
     """One row per stock that is ranked or held, the best first.
 
     `rank` counts from 1, the best; of ties the higher stock number counts as better, as in the books. `quantile` is the
@@ -32,7 +34,7 @@ def ranks(panel: Panel, row: int, said: Said, score: NDArray[np.float32], books:
         "date": pl.Series([panel.dates[row].astype(object)] * len(score), dtype=pl.Date),
         "stock": panel.codes,
         "sector": np.asarray(panel.sector_names)[panel.sector[row]],
-        **{f"score_{horizon}": said.mean[:, h] for h, horizon in enumerate(panel.horizons)},
+        **{f"score_{horizon}": scores.mean[:, h] for h, horizon in enumerate(panel.horizons)},
         "rank": place,
         "quantile": tenth,
     }

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from atft.predict.checks import Warn, drifted, stop_scores
 from atft.predict.live import History
-from atft.predict.scores import Memory, Said, data_name, scores_of
+from atft.predict.scores import DayScores, Memory, data_fingerprint, scores_of
 from atft.training.rankers import Manifest
 
 CLOSE = 0.01  # of the scores' spread on a day: what another device's arithmetic may change
@@ -21,7 +21,7 @@ def drift(
     folder: Path,
     cached: History,
     splits: pl.DataFrame,
-    said: Said,
+    scores: DayScores,
     seeds: Sequence[int],
     bins: int,
     draws: int,
@@ -39,15 +39,15 @@ def drift(
     """
     if not file.exists():
         return [Warn("reference", f"{file} is not there, so drift was not looked at; run `dvc pull` or `dvc repro`")]
-    fold = said.folds[-1]
+    fold = scores.folds[-1]
     stop = splits.filter((pl.col("fold") == fold) & (pl.col("role") == "stop"))["date"].sort()
     written = pl.scan_parquet(file).filter((pl.col("fold") == fold) & pl.col("date").is_in(stop.to_list()))
     written = written.select("date", "code", "horizon", "seed", "score").collect()
     rows = {seed: written.filter(pl.col("seed") == seed) for seed in seeds}
     last = cached.panel.positions(stop[-1:])
-    names = [data_name(cached, int(last[0]), manifest.architecture["lookback"])] if memory else []
+    names = [data_fingerprint(cached, int(last[0]), manifest.architecture["lookback"])] if memory else []
     found, others = [], []
-    for seed, score in zip(seeds, said.by_seed, strict=True):
+    for seed, score in zip(seeds, scores.by_seed, strict=True):
         again = scores_of(manifest, folder, cached, last, [fold], seed, names, memory)[0]
         there = rows[seed].filter(pl.col("date") == stop[-1])
         if same_scores(there, again, cached.panel.codes, manifest.horizons):

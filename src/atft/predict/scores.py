@@ -36,7 +36,7 @@ class Memory:
 
     @classmethod
     def of(cls, folder: Path, manifest: Manifest, model: str) -> Self:
-        """That of the model of this name (see `model_name`), below `folder`."""
+        """That of the model of this name (see `model_fingerprint`), below `folder`."""
         found = blake2b(json.dumps([asdict(manifest), model, machine()], sort_keys=True).encode(), digest_size=12)
         for name, file in loaded_code():
             found.update(name.encode() + file.read_bytes())
@@ -53,7 +53,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Said:
+class DayScores:
     """Scores of consecutive days.
 
     Attributes:
@@ -78,7 +78,7 @@ class Said:
         return last[0] if len(last) == 1 else last.astype(np.float64).mean(0).astype(np.float32)
 
 
-def say(
+def scores_up_to(
     manifest: Manifest,
     folder: Path,
     history: History,
@@ -88,7 +88,7 @@ def say(
     days: int,
     fold: int | Literal["unseen"],
     memory: Memory | None = None,
-) -> Said:
+) -> DayScores:
     """Scores of `day` and of up to `days` - 1 before it, as far back as some fold never saw them.
 
     They come through `score_fold`, as `evaluate`'s do: a day's score depends on the day alone, not on which others are
@@ -101,9 +101,9 @@ def say(
     last = int(np.searchsorted(panel.dates, np.datetime64(day)))
     folds = folds_of(splits, panel.dates[max(last - days + 1, 0) : last + 1].tolist(), fold)
     rows = np.arange(last - len(folds) + 1, last + 1)
-    names = [data_name(history, int(row), manifest.architecture["lookback"]) for row in rows] if memory else []
+    names = [data_fingerprint(history, int(row), manifest.architecture["lookback"]) for row in rows] if memory else []
     by_seed = [scores_of(manifest, folder, history, rows, folds, seed, names, memory) for seed in seeds]
-    return Said(rows, folds, by_seed)
+    return DayScores(rows, folds, by_seed)
 
 
 def scores_of(
@@ -120,7 +120,7 @@ def scores_of(
 
     Args:
         rows: Their row numbers of the panel, ascending.
-        names: `data_name` of each, where there is a memory.
+        names: `data_fingerprint` of each, where there is a memory.
     """
     panel, place = history.panel, {int(row): i for i, row in enumerate(rows)}
     keys = [f"{name}-fold{one}-seed{seed}" for name, one in zip(names, folds, strict=bool(memory))]
@@ -136,7 +136,7 @@ def scores_of(
     return np.stack([found[i] for i in range(len(rows))])
 
 
-def model_name(folder: Path) -> str:
+def model_fingerprint(folder: Path) -> str:
     """Fingerprint of the files of a model."""
     found = blake2b(digest_size=12)
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -145,7 +145,7 @@ def model_name(folder: Path) -> str:
     return found.hexdigest()
 
 
-def data_name(history: History, day: int, lookback: int) -> str:
+def data_fingerprint(history: History, day: int, lookback: int) -> str:
     """Fingerprint of what a day's scores are made of: the rows its windows see, who is ranked, and the links.
 
     The same whether the days were appended or came with a whole build.
