@@ -83,7 +83,8 @@ def show(table: pl.DataFrame, facts: dict[str, Any], rules: Rules) -> None:
         console = Console()
         ranked = table.filter(pl.col("rank").is_not_null())
         picture = Table("rank", "stock", "sector", f"score_{rules.primary_horizon}", "long-short trade")
-        for line in pl.concat([ranked.head(5), ranked.tail(5)]).iter_rows(named=True):
+        ends = (pl.col("rank") <= 5) | (pl.col("rank") > len(ranked) - 5)
+        for line in ranked.filter(ends).iter_rows(named=True):
             trade = line["long_short_trade"]
             score = f"{line[f'score_{rules.primary_horizon}']:.4f}"
             order = "" if trade is None else f"{trade:+.4f}"
