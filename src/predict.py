@@ -34,8 +34,10 @@ def main() -> None:
     options = arguments()
     params = load_params()
     if options.card:
+        cache, splits = read_panel(paths.CACHE), read_splits(paths.CACHE)
+        knobs = params.model_dump(mode="json")
         with new_file(paths.MODEL_CARD) as file:
-            file.write_text(model_card(params.model_dump(mode="json"), paths.METRICS))
+            file.write_text(model_card(knobs, paths.METRICS, len(cache.codes), cache.dates, splits))
         return
     cache, snapshots = read_panel(paths.CACHE), read_snapshots(paths.GRAPH)
     refuse_other_graph(snapshots, cache)

@@ -5,7 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
 from atft.errors import InputError
+from atft.predict.policy import HELD, LEARNED
 
 _MODELS = {"atft_gat_fan": "ATFT-GAT-FAN, a network", "ridge": "ridge regression", "lightgbm": "LightGBM",
            "reversal": "reversal, nothing fitted"}  # fmt: skip
@@ -24,16 +29,23 @@ _ROWS = (
 )
 
 
-def model_card(params: Mapping[str, Any], metrics: Path) -> str:
-    """Markdown made of `params.yaml` and of `evaluate.json` and `train.json` in `metrics`.
+def model_card(
+    params: Mapping[str, Any], metrics: Path, stocks: int, dates: NDArray[np.datetime64], splits: pl.DataFrame
+) -> str:
+    """Markdown made of `params.yaml`, of `evaluate.json` and `train.json` in `metrics`, and of the cache.
 
     The same files give the same bytes.
+
+    Args:
+        stocks, dates, splits: Of the cache: their number, the days with bars, and `fold, date, role`. No metric
+            tells when the models learned.
 
     Raises:
         InputError: When one of them is missing.
     """
     found, fits = _read(metrics / "evaluate.json"), _read(metrics / "train.json")
-    parts = [_about(params, fits), _data(params), _judged(params, found), _limits(params, found)]
+    parts = [_about(params, fits), _data(params, stocks, dates), _folds(splits)]
+    parts += [_judged(params, found), _limits(params, found)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -51,7 +63,8 @@ def _about(params: Mapping[str, Any], fits: Mapping[str, Any]) -> str:
     data, evaluate = params["data"], params["evaluate"]
     return f"""# Model card
 
-Made by `python src/predict.py --card` from `params.yaml`, `metrics/train.json` and `metrics/evaluate.json`.
+Made by `python src/predict.py --card` from `params.yaml`, `metrics/train.json`, `metrics/evaluate.json`
+and `data/cache`.
 What the numbers mean: [numbers.md](numbers.md).
 
 **Purpose**: ranks the stocks of a day by their return over {_list(data["horizons"])} trading days,
@@ -61,12 +74,11 @@ entered {data["delay"]} day after the signal. The headline is horizon {evaluate[
 Mean RankIC on `stop`, where training ended early: {_number(fits.get("stop_rank_ic"))}."""
 
 
-def _data(params: Mapping[str, Any]) -> str:
+def _data(params: Mapping[str, Any], stocks: int, dates: NDArray[np.datetime64]) -> str:
     data, split = params["data"], params["split"]
     simulated = data["simulated"]
     source = {
-        "simulated": f"a simulated market ({simulated['market']}, seed {simulated['seed']}): {simulated['stocks']} "
-        f"stocks, {simulated['days']} days. No real price is in it",
+        "simulated": f"a simulated market ({simulated['market']}, seed {simulated['seed']}) without any real price",
         "file": f"daily bars in `data/raw/{data['file']['path']}`",
         "table": f"a ready-made feature table in `data/raw/{data['table']['path']}`",
     }[data["source"]]
@@ -76,11 +88,22 @@ def _data(params: Mapping[str, Any]) -> str:
     return f"""## Data
 
 - Source: {source}.
+- Period: {dates[0]} to {dates[-1]}, {len(dates)} days with bars, {stocks:,} stocks.
 - Features: {features}; those of a stock standardised within the date by {data["standardize"]}.
 - Label: {data["label"]} forward return, {data["label_scale"]}.
 - Ranked are stocks with at least {data["min_history"]} bars{traded}.
 - Folds: {split["scheme"]}; `stop` of {split["stop_days"]} days; {split["purge"]} days purged;
   valid {_list(split["valid"])}, test {_list(split["test"])} (where counted, blocks of {split["block_days"]} days)."""
+
+
+def _folds(splits: pl.DataFrame) -> str:
+    """When each fold's models learned, `stop` included, and which days they never saw."""
+    lines = ["| fold | learned from | until | days | held out for | from | until | days |", "|---" * 8 + "|"]
+    for (fold,), rows in splits.group_by("fold", maintain_order=True):
+        learned, held = (rows.filter(pl.col("role").is_in(roles)) for roles in (LEARNED, HELD))
+        spans = [f"{days.min()} | {days.max()} | {len(days)}" for days in (learned["date"], held["date"])]
+        lines.append(f"| {fold} | {spans[0]} | {held['role'][0]} | {spans[1]} |")
+    return "\n".join(lines)
 
 
 def _judged(params: Mapping[str, Any], found: Mapping[str, Any]) -> str:
