@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from atft import paths
+from atft.arguments import positive
 from atft.config import check_params, complaint, load_params
 from atft.errors import InputError
 from atft.evaluation import ledger
@@ -34,6 +35,8 @@ SEALED = {"split.seal_test": True}
 
 def main() -> None:
     options = arguments()
+    if not (options.n_trials or options.promote):
+        raise InputError("nothing to do: give --n-trials to search, --promote to run the best trials as experiments")
     # Nothing that a search does may train for a test block or score one.
     base = with_values(load_params().model_dump(mode="json"), SEALED)
     search = Sweep(options, base)
@@ -45,7 +48,11 @@ def main() -> None:
         search.keep_the_others()
         if not search.quiet:
             search.show()
-    for trial in search.best()[: 0 if options.worker else options.promote]:
+    if options.worker or not options.promote:
+        return
+    if not (best := search.best()[: options.promote]):
+        raise InputError(f"--promote: {search.name} has no complete trial yet")
+    for trial in best:
         name = search.trial_name(trial.number)
         assert trial.value is not None
         promote(name, search.values(trial), paths.EVALUATE_METRICS, search.metric, trial.value)
@@ -60,12 +67,11 @@ class Sweep:
         self.store = Store(options.store, PROJECT)
         self.place = Place(self.name, self.store.root / "studies", options.storage)
         pruner = pruner_of(options.pruner, options.startup)
-        space = space_of(options)
+        space, metric = space_of(options), options.metric
         if not space:
             attributes = open_study(self.place, None, pruner).user_attrs
-            space, self.metric = from_plain(attributes["space"]), attributes["metric"]
-        else:
-            self.metric = options.metric
+            space, metric = from_plain(attributes["space"]), metric or attributes["metric"]
+        self.metric = metric or "rank_ic"
         check_space(space, base, complaint)
         self.space: Space = space
         rest = with_values(base, dict.fromkeys(space))
@@ -188,15 +194,15 @@ def space_of(options: argparse.Namespace) -> Space:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study-name", required=True, type=plain_name)
-    parser.add_argument("--n-trials", type=int, default=0, help="of the study in all, those it has already included")
+    parser.add_argument("--n-trials", type=positive, help="of the study in all, those it has already included")
     parser.add_argument(
         "--suggest-params", action="append", default=[], metavar="KNOB:KIND:VALUES",
         help="e.g. train.optimizer:categorical:['adamw','shampoo'], graph.sector_edge_weight:float:0.2,0.8, "
         "train.lr:log_float:1e-3,1e-2, train.epochs:int:2,8",
     )  # fmt: skip
     parser.add_argument("--space", type=Path, metavar="FILE", help="the same in YAML: KNOB: {KIND: [VALUES]}")
-    parser.add_argument("--metric", choices=METRICS, default="rank_ic", help="to maximise, at the primary horizon")
-    parser.add_argument("--workers", type=int, default=1, help="processes; any more may join from other shells")
+    parser.add_argument("--metric", choices=METRICS, help="to maximise, at the primary horizon (rank_ic)")
+    parser.add_argument("--workers", type=positive, default=1, help="processes; any more may join from other shells")
     parser.add_argument("--storage", metavar="URL", help="a database for many machines; else a journal in the store")
     parser.add_argument("--store", type=Path, default=Path(".scratch/sweep"), help="of stages and studies")
     parser.add_argument("--out", type=Path, default=paths.SWEEPS, help="of tables and pictures")
@@ -204,7 +210,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--startup", type=int, default=8, help="trials before pruning and learning begin")
     parser.add_argument("--seed", type=int, default=0, help="of what is tried")
     parser.add_argument("--grace", type=float, default=120.0, help="seconds without a sign before a far worker is dead")
-    parser.add_argument("--promote", type=int, default=0, metavar="K", help="rerun the best K as DVC experiments")
+    parser.add_argument("--promote", type=positive, metavar="K", help="rerun the best K as DVC experiments")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from ruamel.yaml import YAML, YAMLError
 
 from atft import paths
+from atft.arguments import positive
 from atft.errors import InputError
 from atft.evaluation import ledger, verdict_page
 from atft.evaluation.verdict import Judgement, Trial, flat, has_number, judge, market_name
@@ -77,12 +78,6 @@ def share(text: str) -> float:
     if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text} does not lie between 0 and 1")
     return value
-
-
-def positive(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
-    return int(text)
 
 
 def read_trial(name: str) -> Trial:

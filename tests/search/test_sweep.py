@@ -235,6 +235,21 @@ def test_bad_command_lines_end_before_anything_runs(
     ):
         with pytest.raises(InputError, match=says):
             sweep(monkeypatch, "--n-trials", "4", space=space)
+    for given in (SPACE, ()):
+        with pytest.raises(InputError, match="was begun with other metric"):
+            sweep(monkeypatch, "--n-trials", "4", "--metric", "sharpe_net", space=given)
+    with pytest.raises(InputError, match="nothing to do: give --n-trials"):
+        sweep(monkeypatch)
     with pytest.raises(InputError, match="no such study"):
         sweep(monkeypatch, "--n-trials", "4", "--study-name", "none", space=())
     assert runs == before
+
+
+@pytest.mark.parametrize("flag", ["--n-trials", "--promote", "--workers"])
+@pytest.mark.parametrize("number", ["0", "-1"])
+def test_less_than_one_is_refused(
+    flag: str, number: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        sweep(monkeypatch, "--n-trials", "3", flag, number)
+    assert f"argument {flag}: {number} is less than 1" in capsys.readouterr().err

@@ -97,15 +97,22 @@ def _knob(where: str, kind: str, values: Any) -> Knob:
         if len(knob.labels) < len(values):
             raise InputError(f"{where}: a choice stands twice")
         return knob
-    number = int if kind.endswith("int") else float
+    number = _whole if kind.endswith("int") else float
     try:
         low, high = (number(value) for value in values)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: needs low,high, two numbers of type {number.__name__}") from error
+        raise InputError(f"{where}: needs low,high, two numbers of type {kind.removeprefix('log_')}") from error
     if low > high or (kind.startswith("log_") and low <= 0):
         rule = "low must be at most high" if low > high else "a logarithm needs a low above 0"
         raise InputError(f"{where}: {rule}")
     return Knob(kind, (low, high))
+
+
+def _whole(value: Any) -> int:
+    """The value as int, which would silently cut 2.9 to 2."""
+    if not float(value).is_integer():
+        raise ValueError
+    return int(value)
 
 
 def check_space(space: Space, content: dict[str, Any], complaint: Callable[[dict[str, Any], str], str | None]) -> None:

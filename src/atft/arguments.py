@@ -1,0 +1,10 @@
+"""Types of command-line arguments that several programs share."""
+
+import argparse
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return int(text)
