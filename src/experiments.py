@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from tqdm import tqdm
 
 from atft.config import Section, check_params, load_params
 from atft.errors import InputError
 from atft.evaluation.verdict import flat
 from atft.program import run_program
-from atft.search.promote import experiment
+from atft.search.promote import experiment, is_there
 from atft.search.space import with_values
 
 
@@ -25,6 +25,17 @@ class Plan(Section):
     common: dict[str, Any]
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
 
+    @field_validator("variants")
+    @classmethod
+    def _base_is_taken(cls, variants: dict[str, Any]) -> dict[str, Any]:
+        if "base" in variants:
+            raise ValueError("base is what has the common values alone; give the variant another name")
+        return variants
+
+    def runs(self) -> dict[str, dict[str, Any]]:
+        """What the base and each variant set, by name."""
+        return {"base": self.common} | {name: self.common | values for name, values in self.variants.items()}
+
 
 def main() -> None:
     options = arguments()
@@ -32,9 +43,11 @@ def main() -> None:
     names = options.only or list(plan.variants)
     if unknown := [name for name in names if name not in plan.variants]:
         raise InputError(f"--only: {options.plan} has no variant {unknown[0]}")
-    runs = {name: plan.common | plan.variants[name] for name in names}
-    check_runs({"base": plan.common, **runs}, options.plan)
-    experiment(f"{plan.prefix}-base", plan.common)
+    runs = plan.runs()
+    check_runs(runs, options.plan)
+    for name in ("base", *names):
+        is_there(f"{plan.prefix}-{name}", runs[name])  # one that was run with other values has not lost: refuse now
+    experiment(f"{plan.prefix}-base", runs["base"])
     failed: dict[str, str] = {}
     for name in tqdm(names, plan.prefix, disable=None):
         try:

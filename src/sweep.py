@@ -24,20 +24,18 @@ from atft.evaluation.verdict_page import changed_knobs
 from atft.program import run_program
 from atft.search import report
 from atft.search.objective import METRICS, Inputs, Report, worth
-from atft.search.promote import promote
+from atft.search.promote import SEALED, promote
 from atft.search.space import Space, as_plain, check_space, from_plain, parse_knob, read_space, values_of, with_values
 from atft.search.store import Store
 from atft.search.study import REASON, Place, Worker, open_study, pruner_of, run
 
 PROJECT = Path(__file__).parents[1]
-SEALED = {"split.seal_test": True}
 
 
 def main() -> None:
     options = arguments()
     if not (options.n_trials or options.promote):
         raise InputError("nothing to do: give --n-trials to search, --promote to run the best trials as experiments")
-    # Nothing that a search does may train for a test block or score one.
     base = with_values(load_params().model_dump(mode="json"), SEALED)
     search = Sweep(options, base)
     if options.n_trials:

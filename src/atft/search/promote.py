@@ -7,8 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+
 from atft.errors import InputError
-from atft.revisions import read_at, resolve
+from atft.evaluation.verdict import flat
+from atft.revisions import experiments, read_at, resolve
+
+SEALED = {"split.seal_test": True}  # nothing that a search or a list does may train for a test block or score one
 
 
 def experiment(name: str, values: Mapping[str, Any]) -> None:
@@ -20,12 +25,12 @@ def experiment(name: str, values: Mapping[str, Any]) -> None:
         values: By path in `params.yaml`.
 
     Raises:
-        InputError: When the run fails, with what the failing stage said.
+        InputError: When the run fails, with what the failing stage said, or one of that name had other values.
     """
-    if _exists(name):
+    if is_there(name, values):
         return
-    flags = [flag for path, value in values.items() for flag in ("-S", f"{path}={override(value)}")]
-    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "-n", name, *flags, "-S", "split.seal_test=true"]
+    flags = [flag for path, value in {**values, **SEALED}.items() for flag in ("-S", f"{path}={override(value)}")]
+    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", "-n", name, *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         words = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
@@ -57,9 +62,35 @@ def override(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)  # a date is text
 
 
-def _exists(name: str) -> bool:
+def is_there(name: str, values: Mapping[str, Any]) -> bool:
+    """Whether an experiment of that name was run with these values.
+
+    Raises:
+        InputError: When it was run with others, or several have the name.
+    """
     try:
-        resolve(name)
+        revision = resolve(name)
     except InputError:
+        if name in dict(experiments()).values():
+            raise
         return False
+    # As DVC writes it, YAML 1.2: `on` is a word, 1e-05 a number.
+    before = flat(YAML(typ="safe", pure=True).load(read_at(revision, Path("params.yaml")) or "{}"))
+    for path, value in {**values, **SEALED}.items():
+        then, now = _plain(before.get(path, "unknown")), _plain(value)
+        if then != now:
+            raise InputError(
+                f"{name}: was run with {path} {override(then)}, now {override(now)}; `dvc exp remove {name}`, or give "
+                f"another name"
+            )
     return True
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON has it, dates as text; text that says a number, as PyYAML reads 1e-05, as that number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return json.loads(json.dumps(value, default=str))
