@@ -1,6 +1,7 @@
 """dvc.yaml tells the truth: its code, parameters and files are those that each stage uses."""
 
 import ast
+import csv
 import json
 import os
 import shutil
@@ -15,7 +16,10 @@ import polars as pl
 import pytest
 import yaml
 
+import experiments
+from atft.errors import InputError
 from atft.panel.simulate import simulate_market
+from atft.search.promote import promote
 from page.readback import agrees, value_at
 from page.readback import shown as shown_numbers
 from s3 import s3_server
@@ -366,7 +370,34 @@ def test_variants_stand_beside_the_baseline_with_other_metrics(clone: Path) -> N
     assert "rank_ic" in Path(dvc(clone, "plots", "diff", "HEAD", "rival").strip().removeprefix("file://")).read_text()
 
 
-def test_a_list_of_variants_is_run_and_judged(clone: Path, tmp_path: Path) -> None:
+def test_the_best_of_a_search_comes_out_again_as_an_experiment(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = (
+        "train.model:categorical:[reversal]", "train.reversal_feature:categorical:[return_1,return_20]",
+        "train.lr:log_float:1e-6,1e-2", "evaluate.bootstrap:categorical:[100]",
+    )  # fmt: skip
+    flags = [flag for text in space for flag in ("--suggest-params", text)]
+    result = run(
+        clone, sys.executable, "src/sweep.py", "--study-name", "found", "--n-trials", "2", "--promote", "1", *flags
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    trials = pl.read_csv(clone / "metrics/sweeps/found/trials.csv")
+    run(clone, "git", "clean", "-fdq", "metrics")
+    best = trials.sort("value", descending=True, maintain_order=True).row(0, named=True)
+    name = f"found-t{best['trial']:03d}"
+    assert f"{name}: rank_ic {best['value']:.6f} again, as an experiment" in result.stdout
+    metrics = run(clone, "git", "show", f"{experiment(clone, name)}:metrics/evaluate.json").stdout
+    assert json.loads(metrics)["valid"]["rank_ic"] == round(best["value"], 6)
+    shown = {row["Experiment"]: row for row in csv.DictReader(dvc(clone, "exp", "show", "--csv").splitlines())}
+    assert float(shown[name]["valid.rank_ic"]) == round(best["value"], 6)
+    assert shown[name]["train.reversal_feature"] == best["train.reversal_feature"]
+    monkeypatch.chdir(clone)
+    asked = (name, {knob: best[knob] for knob in trials.columns[4:]}, Path("metrics/evaluate.json"), "rank_ic")
+    promote(*asked, best["value"])
+    with pytest.raises(InputError, match=f"{name}: its rank_ic on valid is .*; did code or data change since"):
+        promote(*asked, best["value"] + 1e-5)
+
+
+def test_a_list_of_variants_is_run_and_judged(clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = {
         "prefix": "list",
         "common": {"train.model": "reversal"},
@@ -379,6 +410,12 @@ def test_a_list_of_variants_is_run_and_judged(clone: Path, tmp_path: Path) -> No
     assert "list-nothing" in result.stdout
     assert "'none' is no feature of the panel" in result.stdout
     run(clone, "git", "checkout", "-q", ".")
+    plan["variants"]["month"] = {"train.reversal_feature": "return_60"}
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    monkeypatch.chdir(clone)
+    monkeypatch.setattr(sys, "argv", ["src/experiments.py", str(tmp_path / "plan.yaml")])
+    with pytest.raises(InputError, match=r"list-month: was run with train.*, now return_60"):
+        experiments.main()  # not lost: not judged at all
     (tmp_path / "plan.yaml").write_text("prefix: [")
     refused = run(clone, sys.executable, "src/experiments.py", str(tmp_path / "plan.yaml"))
     assert refused.returncode == 1

@@ -1,6 +1,7 @@
 """`python src/sweep.py` on a market of 40 stocks: what it shares, reads, keeps and reproduces."""
 
 import importlib
+import io
 import shutil
 import sys
 from pathlib import Path
@@ -11,7 +12,10 @@ import numpy as np
 import polars as pl
 import pytest
 import yaml
+from polars.testing import assert_frame_equal
+from tqdm import tqdm
 
+from atft.config import load_params
 from atft.errors import InputError
 from atft.evaluation.facts import Rules
 from atft.evaluation.ledger import read_ledger, trial_name
@@ -36,6 +40,7 @@ TINY = {
     "train__days_per_step": 5, "evaluate__bootstrap": 100, "seeds": [0, 1],
 }  # fmt: skip
 SPACE = ("train.lr:log_float:1e-3,1e-2", "train.optimizer:categorical:['adamw','adabelief']")
+CHEAP = ("train.model:categorical:[reversal]", "train.reversal_feature:categorical:[return_1,return_5,return_20]")
 
 
 def stage(name: str) -> None:
@@ -186,6 +191,92 @@ def test_whatever_the_test_block_holds_no_trial_changes(
     assert pl.read_csv(home / "metrics/sweeps/s/trials.csv").equals(found)
 
 
+def table(home: Path, study: str) -> pl.DataFrame:
+    return pl.read_csv(home / f"metrics/sweeps/{study}/trials.csv")
+
+
+def test_a_study_that_is_continued_knows_its_space(
+    home: Path, found: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep(monkeypatch, "--study-name", "on", "--n-trials", "1", "--metric", "ic", space=CHEAP)
+    before = table(home, "on")
+    sweep(monkeypatch, "--study-name", "on", "--n-trials", "3", space=())
+    after = table(home, "on")
+    assert after.columns[4:] == ["train.model", "train.reversal_feature"]
+    assert after["state"].to_list() == ["complete"] * 3
+    assert after.head(1).equals(before)
+    assert "ic on valid" in (home / "metrics/sweeps/on/history.svg").read_text()
+
+
+def test_two_workers_make_as_many_trials_as_asked(
+    home: Path, found: pl.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The very trials that one makes, as long as what is tried is drawn at random."""
+    space = {path: {kind: yaml.safe_load(values)} for path, kind, values in (text.split(":", 2) for text in CHEAP)}
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(space | {"evaluate.smoothing": {"float": [0.0, 0.9]}}))
+    options = ["--space", str(tmp_path / "space.yaml"), "--metric", "sharpe_net", "--n-trials", "4"]
+    for name, workers in (("two", "2"), ("one", "1")):
+        command = [str(ROOT / "src/sweep.py"), "--study-name", name, "--workers", workers, *options]
+        monkeypatch.setattr(sys, "argv", command)
+        stage("sweep")
+    trials = table(home, "two")
+    assert trials["trial"].to_list() == [0, 1, 2, 3]
+    assert trials["value"].n_unique() == 4
+    assert_frame_equal(trials, table(home, "one"), rel_tol=1e-12)
+
+
+def opened(monkeypatch: pytest.MonkeyPatch, *options: str) -> Any:
+    """The search of a command line, before it does anything."""
+    program = importlib.import_module("sweep")
+    monkeypatch.setattr(sys, "argv", ["src/sweep.py", *options])
+    return program.Sweep(program.arguments(), with_values(load_params().model_dump(mode="json"), program.SEALED))
+
+
+def test_a_pruned_trial_enters_the_ledger_as_pruned(
+    home: Path, found: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = "train.lr:categorical:[0.01,1.0e-9]"
+    options = ("--study-name", "cut", "--n-trials", "2", "--startup", "1")
+    study = opened(monkeypatch, *options, "--suggest-params", space).study
+    for lr in (0.01, 1e-9):
+        study.enqueue_trial({"train.lr": lr})
+    sweep(monkeypatch, *options, space=(space,))
+    assert table(home, "cut")["state"].to_list() == ["complete", "pruned"]
+    rows = {row.name: row for row in read_ledger(home / "metrics/ledger") if row.name.startswith("cut-t")}
+    assert {name: row.verdict for name, row in rows.items()} == {"cut-t000": "tried", "cut-t001": "pruned"}
+    assert (rows["cut-t001"].rank_ic, rows["cut-t001"].has_series) == (None, False)
+
+
+def test_what_mattered_is_drawn(home: Path, found: pl.DataFrame) -> None:
+    picture = (home / "metrics/sweeps/s/importance.svg").read_text()
+    assert "<!-- train.lr -->" in picture
+    assert "<!-- train.optimizer -->" in picture
+
+
+def test_progress_says_how_many_and_the_best(home: Path, found: pl.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    search, screen = opened(monkeypatch, "--study-name", "s", "--n-trials", "8"), io.StringIO()
+    with tqdm(total=8, file=screen) as bar:
+        search.progress(bar)
+    best = found.sort("value", descending=True).row(0, named=True)
+    last = screen.getvalue().split("\r")[-1]
+    assert "3/8" in last
+    assert f"best {best['value']:+.5f} in t{best['trial']:03d}" in last
+
+
+def test_epochs_of_all_fits_ascend_and_count_with_the_fits_before() -> None:
+    told: list[tuple[int, float]] = []
+    before: list[float] = []
+    for fit, epochs in enumerate(([0.1, 0.3, 0.2], [-0.1, 0.1])):
+        heard = objective._Heard(lambda step, value: told.append((step, value)), fit * objective.STRIDE, before)
+        history = [{"stop_rank_ic": value} for value in epochs]
+        for epoch in (*range(len(epochs)), len(epochs) - 1):  # the last one again, as of a fit that was finished before
+            heard(history[: epoch + 1])
+        before.append(max(epochs))
+    steps, values = zip(*told, strict=True)
+    assert steps == (0, 1, 2, objective.STRIDE, objective.STRIDE + 1)
+    assert values == pytest.approx((0.1, 0.3, 0.3, 0.1, 0.2))
+
+
 def test_a_knob_of_a_stage_rebuilds_that_stage_and_those_after_it(home: Path, found: pl.DataFrame) -> None:
     kept = store.Store(home / ".scratch/sweep", ROOT)
     content = yaml.safe_load((home / "params.yaml").read_text())
@@ -240,6 +331,8 @@ def test_bad_command_lines_end_before_anything_runs(
             sweep(monkeypatch, "--n-trials", "4", "--metric", "sharpe_net", space=given)
     with pytest.raises(InputError, match="nothing to do: give --n-trials"):
         sweep(monkeypatch)
+    with pytest.raises(InputError, match="--promote: empty has no complete trial yet"):
+        sweep(monkeypatch, "--promote", "1", "--study-name", "empty")
     with pytest.raises(InputError, match="no such study"):
         sweep(monkeypatch, "--n-trials", "4", "--study-name", "none", space=())
     assert runs == before
