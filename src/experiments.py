@@ -6,11 +6,10 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 from tqdm import tqdm
 
-from atft.config import Section, check_params, load_params
+from atft.config import Section, check_params, load_params, read_checked
 from atft.errors import InputError
 from atft.evaluation.verdict import flat
 from atft.program import run_program
@@ -39,7 +38,7 @@ class Plan(Section):
 
 def main() -> None:
     options = arguments()
-    plan = read_plan(options.plan)
+    plan = read_checked(options.plan, Plan)
     names = options.only or list(plan.variants)
     if unknown := [name for name in names if name not in plan.variants]:
         raise InputError(f"--only: {options.plan} has no variant {unknown[0]}")
@@ -58,21 +57,6 @@ def main() -> None:
     lost = [flag for name, why in failed.items() for flag in ("--failed", f"{plan.prefix}-{name}={why}")]
     command = [sys.executable, Path(__file__).with_name("verdict.py"), f"{plan.prefix}-base", *ended, *lost]
     sys.exit(subprocess.run([*command, *(["--log"] if options.log else [])], check=False).returncode)  # noqa: S603
-
-
-def read_plan(file: Path) -> Plan:
-    """The list in a file.
-
-    Raises:
-        InputError: With the path of the first wrong entry.
-    """
-    try:
-        return Plan.model_validate(yaml.safe_load(file.read_text()))
-    except yaml.YAMLError as error:
-        raise InputError(f"{file}: is not YAML: {' '.join(str(error).split())}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InputError(f"{file}: {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from error
 
 
 def check_runs(runs: dict[str, dict[str, Any]], file: Path) -> None:

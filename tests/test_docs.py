@@ -94,7 +94,7 @@ PROOFS = {
     r"python src/verdict\.py .*--time": "test_pipeline.py::training_time_is_measured",
     r"python src/verdict\.py .*--failed": "test_verdict_program.py::the_ledger_keeps_failures",
     r"python src/verdict\.py": "test_verdict_program.py::experiments_are_judged",
-    r"python src/sweep\.py .*--promote": "search/test_sweep.py::promote",
+    r"python src/sweep\.py .*--promote": "test_pipeline.py::the_best_of_a_search",
     r"python src/sweep\.py": "search/test_sweep.py::every_trial_is_in_the_ledger",
     r"python src/predict\.py --card": "predict/test_card.py::the_committed_card",
     r"python src/predict\.py --data": "test_pipeline.py::new_bars_are_ranked",

@@ -420,7 +420,7 @@ def test_a_list_of_variants_is_run_and_judged(clone: Path, tmp_path: Path, monke
     refused = run(clone, sys.executable, "src/experiments.py", str(tmp_path / "plan.yaml"))
     assert refused.returncode == 1
     assert refused.stderr.count("\n") == 1
-    assert "is not YAML" in refused.stderr
+    assert "not valid YAML" in refused.stderr
 
 
 def experiment(folder: Path, name: str) -> str:
