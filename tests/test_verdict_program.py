@@ -92,7 +92,7 @@ def repository(tmp_path: Path) -> Path:
         git(tmp_path, "commit", "-qam", name)
         git(tmp_path, "update-ref", f"refs/exps/{main[:2]}/{main[2:]}/{name}", "HEAD")
         if name == "twin":
-            git(tmp_path, "update-ref", f"refs/exps/ff/{main[2:]}/{name}", "HEAD")
+            git(tmp_path, "update-ref", f"refs/exps/ff/{'f' * 38}/{name}", "HEAD")
     git(tmp_path, "checkout", "-q", "main")
     return tmp_path
 

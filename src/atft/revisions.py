@@ -66,10 +66,8 @@ def checked_out(revision: str) -> Iterator[Path]:
         if (top / ".venv").exists():
             (folder / ".venv").symlink_to((top / ".venv").resolve())
         # Read as DVC reads it: a cache may lie elsewhere, and the setting is nobody's but this clone's.
-        asked = subprocess.run(
-            [sys.executable, "-m", "dvc", "cache", "dir"], cwd=top, capture_output=True, text=True, check=True
-        )
-        (folder / ".dvc/config.local").write_text(f"[cache]\n    dir = {asked.stdout.strip()}\n")
+        cache = _told(sys.executable, "-m", "dvc", "cache", "dir", cwd=top).strip()
+        (folder / ".dvc/config.local").write_text(f"[cache]\n    dir = {cache}\n")
         yield folder
     finally:
         _git("worktree", "remove", "--force", str(folder))
@@ -77,7 +75,11 @@ def checked_out(revision: str) -> Iterator[Path]:
 
 
 def _git(*arguments: str, check: bool = True) -> str:
-    result = subprocess.run(["git", *arguments], capture_output=True, text=True, check=False)  # noqa: S603, S607
+    return _told("git", *arguments, check=check)
+
+
+def _told(*command: str, check: bool = True, cwd: Path | None = None) -> str:
+    result = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)  # noqa: S603
     if check and result.returncode:
-        raise InputError(f"git {arguments[0]}: {result.stderr.strip() or 'failed'}")
+        raise InputError(f"{' '.join(command)}: {result.stderr.strip() or 'failed'}")
     return result.stdout
