@@ -1,64 +1,41 @@
-"""A day put behind a long history and ranked: its time by part, beside that of building everything again.
+"""`src/predict.py` on a long history, timed from its start to its end, beside the stages that build everything again.
 
 Run: python benchmarks/predict.py [--stocks 4000 --days 1250]
 """
 
 import argparse
 import os
+import resource
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "src"))
 
 import atft  # noqa: F401  (forgets the shell's thread counts before numpy reads them)
 
-import numpy as np
 import polars as pl
+import yaml
 
-from atft.config import load_params
-from atft.evaluation.facts import Rules
-from atft.graph.snapshots import HierarchicalGraphBuilder, read_snapshots, write_snapshots
+from atft import paths
+from atft.config import Params, check_params
+from atft.graph.snapshots import read_snapshots
 from atft.model.atft_gat_fan import AtftGatFan
-from atft.panel.build import build_panel
 from atft.panel.sources import check_bars
-from atft.panel.store import read_panel
-from atft.predict.book import orders
-from atft.predict.checks import out_of_range
-from atft.predict.live import append
-from atft.predict.scores import Memory, data_fingerprint, scores_up_to
+from atft.panel.store import folds, read_panel, read_splits
 from atft.program import pin_threads
 from atft.training.checkpoint import save_weights
-from atft.training.rankers import Manifest
+from atft.training.predictions import prediction_rows, score_fold
+from atft.training.rankers import Manifest, write_manifest
 from atft.training.supervised import make_encoder
-from cache import feature_maker
 from cache_bars import bars
-from predict import stages_of
 
-THREADS, LAST = 2, 2  # days that are put behind: one that finds nothing yet, and the one that is timed
-
-
-class Clock:
-    """Wall and process seconds by part."""
-
-    def __init__(self) -> None:
-        self.parts: dict[str, tuple[float, float]] = {}
-
-    def __call__(self, name: str, run: Callable[[], Any]) -> Any:
-        wall, process = time.perf_counter(), time.process_time()
-        out = run()
-        self.parts[name] = time.perf_counter() - wall, time.process_time() - process
-        return out
-
-    def table(self, names: list[str], whole: str, base: float) -> str:
-        rows = [(name, *self.parts[name]) for name in names]
-        rows.append((whole, sum(row[1] for row in rows), sum(row[2] for row in rows)))
-        lines = [f"| {name} | {wall:.2f} | {cpu:.2f} | {base / cpu:.1f} |" for name, wall, cpu in rows]
-        return "\n".join(lines)
+THREADS = 2
+LIMIT = 10.0  # seconds
 
 
 def main() -> None:
@@ -67,86 +44,67 @@ def main() -> None:
     parser.add_argument("--days", type=int, default=1250)
     args = parser.parse_args()
     pin_threads(THREADS)
-    params, clock = load_params(), Clock()
-    data = params.data
+    content = yaml.safe_load((ROOT / "params.yaml").read_text())
+    content |= {"threads": THREADS, "seeds": [0]}
+    content["data"] |= {"source": "file"}
+    content["split"] |= {"valid": 1, "test": 1, "block_days": 60}
     market = check_bars(bars(args.stocks, args.days), "benchmark")
-    dates = market["date"].unique().sort()
-    cut, knobs = dates[len(dates) - LAST], {name: getattr(data, name) for name in KNOBS}
-    known, days = market.filter(pl.col("date") < cut), market.filter(pl.col("date") >= cut)
-    builder = HierarchicalGraphBuilder(**dict(params.graph))
+    days = market["date"].unique().sort()[-2:]
     with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        for part in ("cache", "whole", "models"):
-            (root / part).mkdir()
-
-        def build(folder: Path, rows: pl.DataFrame) -> None:
-            build_panel(folder, rows, feature_maker(data), **knobs, method=data.standardize, threads=THREADS)
-
-        def link(folder: Path) -> None:
-            panel = read_panel(folder)
-            arrays = (panel.daily_return, panel.has_bar, panel.sector, panel.industry)
-            write_snapshots(folder, builder.snapshots(*arrays))
-
-        build(root / "cache", known)
-        link(root / "cache")
-        cache, snapshots = read_panel(root / "cache"), read_snapshots(root / "cache")
-        manifest = network(root / "models", params, cache)
-        stages = stages_of(params, manifest)
-        first, second = (days.filter(pl.col("date") == day) for day in dates[len(dates) - LAST :])
-        live = partial(append, root / "live", "it", cache, snapshots)
-        clock("the first day of a cache: all bars once", lambda: live(first, lambda: known, stages))
-        history = clock("a day appended", lambda: live(second, lambda: known, stages))
-        row, day = len(history.panel.dates) - 1, history.last
-        splits = pl.DataFrame(
-            {"fold": 0, "date": [cache.dates[i].item() for i in (-90, -60)], "role": ["stop", "test"]}
-        )
-        memory = Memory.of(root / "scores", manifest, "a model")
-        ask = partial(scores_up_to, manifest, root / "models", history, splits, [0])
-        rest = params.predict.book_days, "unseen", memory
-        before = history.panel.dates[row - 1].item()
-        clock("first scores of a model: the book's days", lambda: ask(before, *rest))
-        scores = clock("scores, those of earlier days kept", lambda: ask(day, *rest))
-        rules = Rules(**dict(params.evaluate))
-        score = np.ascontiguousarray(scores.together[:, :, data.horizons.index(rules.primary_horizon)])
-        clock(
-            "two books", lambda: [orders(history.panel, scores.days, score, rules, long_only=x) for x in (False, True)]
-        )
-        learned = np.arange(len(cache.dates) // 2, len(cache.dates) - 90)
-        clock("warnings and fingerprint", lambda: (out_of_range(history.panel, row, cache, learned, 0.1),
-              data_fingerprint(history, row, params.model.lookback)))  # fmt: skip
-        clock("panel built again", lambda: build(root / "whole", market))
-        clock("graph built again", lambda: link(root / "whole"))
-        whole = read_panel(root / "whole")
-        same = np.array_equal(history.panel.features[row], whole.features[-1], equal_nan=True)
-    base = clock.parts["panel built again"][1] + clock.parts["graph built again"][1]
-    shape = "x".join(map(str, whole.features.shape))
-    print(f"{shape} (days, stocks, features), {THREADS} threads on {os.cpu_count()} cores, "
-          f"load {os.getloadavg()[0]:.1f}; one seed, book of {params.predict.book_days} days; "
-          f"the day equals that of a whole build: {same}\n")  # fmt: skip
-    print("| part | wall, s | process, s | a rebuild's process time is so many times as much |\n|---|---|---|---|")
-    print(clock.table(["a day appended", "scores, those of earlier days kept", "two books", "warnings and fingerprint"],
-                      "a day appended and ranked", base))  # fmt: skip
-    for part in (
-        "the first day of a cache: all bars once",
-        "first scores of a model: the book's days",
-        "panel built again",
-        "graph built again",
-    ):
-        print(clock.table([part], part, base).splitlines()[0])
-    assert same
+        os.chdir(name)
+        for folder in (paths.RAW, paths.METRICS, paths.RANKER):
+            folder.mkdir(parents=True)
+        paths.PARAMS.write_text(yaml.safe_dump(content))
+        market.filter(pl.col("date") < days[0]).write_parquet(paths.RAW / "bars.parquet")
+        for i, day in enumerate(days):
+            market.filter(pl.col("date") == day).write_parquet(f"day{i}.parquet")
+        run("cache")
+        run("graph")
+        a_model(check_params(content))
+        found = {
+            "first scores of a model": run("predict"),
+            "first day put behind a cache": run("predict", "--data", "day0.parquet"),
+            "**a new day appended and ranked**": run("predict", "--data", "day1.parquet", "--output", "live.csv"),
+            "**the same day, from what is kept**": run("predict", "--output", "again.csv"),
+        }
+        for i in range(len(days)):
+            Path(f"day{i}.parquet").rename(paths.RAW / f"day{i}.parquet")
+        built = {f"`{stage}` anew": run(stage) for stage in ("cache", "graph")}
+        run("predict", "--output", "whole.csv")
+        live = Path("live.csv").read_bytes()
+        assert live == Path("whole.csv").read_bytes() == Path("again.csv").read_bytes(), "another day than built anew"
+    print(
+        f"{args.stocks:,} stocks x {args.days:,} days, default features, {THREADS} threads on {os.cpu_count()} cores,"
+    )
+    print(
+        f"load {os.getloadavg()[0]:.1f}; one seed, {content['predict']['book_days']} days of scores behind the books;"
+    )
+    print("every line is a program from start to end; the ranks equal those of a cache built anew\n")
+    print(f"| program | wall, s | process, s | of the limit of {LIMIT:g} s |\n|---|---|---|---|")
+    for part, (wall, process) in {**found, **built}.items():
+        print(f"| {part} | {wall:.1f} | {process:.1f} | {f'{wall / LIMIT:.0%}' if '**' in part else ''} |")
 
 
-KNOBS = ("horizons", "delay", "label", "label_scale", "beta_days", "min_history", "min_dollar_volume",
-         "max_daily_return", "news_volume")  # fmt: skip
+def run(program: str, *options: str) -> tuple[float, float]:
+    """Wall and processor seconds of one of the project's programs."""
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, str(ROOT / f"src/{program}.py"), *options], check=True, stdout=subprocess.DEVNULL)
+    used, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def network(folder: Path, params: Any, panel: Any) -> Manifest:
-    """Weights as they are born: speed does not depend on what they have learnt."""
-    shape = params.model.model_dump()
+def a_model(params: Params) -> None:
+    """Weights as they are born, and their scores on `stop`: speed does not depend on what they have learnt."""
+    panel, snapshots, splits = read_panel(paths.CACHE), read_snapshots(paths.GRAPH), read_splits(paths.CACHE)
+    shape: dict[str, Any] = params.model.model_dump()
+    manifest = Manifest.of(panel, [0], THREADS, shape, params.train.model_dump())
     levels = shape.pop("quantiles")
-    module = AtftGatFan(make_encoder(panel, **shape), shape["hidden"], len(panel.horizons), len(levels))
-    save_weights(module, folder / "fold0-seed0.safetensors", {})
-    return Manifest.of(panel, [0], THREADS, params.model.model_dump(), params.train.model_dump())
+    newest = folds(splits)[-1]
+    network = AtftGatFan(make_encoder(panel, **shape), shape["hidden"], len(panel.horizons), len(levels))
+    save_weights(network, paths.RANKER / f"fold{newest}-seed0.safetensors", {})
+    write_manifest(paths.RANKER, manifest)
+    scores = score_fold(manifest, paths.RANKER, panel, snapshots, splits, newest, 0, ["stop"])
+    prediction_rows(scores, panel, levels).write_parquet(paths.PREDICTIONS)
 
 
 if __name__ == "__main__":
