@@ -29,9 +29,10 @@ def short(value: float, digits: int = 4, sign: str = "+") -> str:
 
 
 def judged(plan: dict[str, Any]) -> dict[str, Judgement]:
-    """Of each variant of a list, from the series in the ledger."""
+    """Of each variant of a list that has been judged, from the series in the ledger."""
     known = {row.name: said for row, said in judged_again(ROOT / "metrics/ledger")}
-    return {name: known[f"{plan['prefix']}-{name}"] for name in plan["variants"]}
+    names = {name: f"{plan['prefix']}-{name}" for name in plan["variants"]}
+    return {name: known[whole] for name, whole in names.items() if whole in known}
 
 
 def table(knobs: dict[str, Any], found: dict[str, Judgement], costs: dict[str, str]) -> str:

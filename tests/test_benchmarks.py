@@ -25,7 +25,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
             "--set split.test=1 --set split.block_days=40 --set split.stop_days=20 --set split.min_train_days=40 "
             "--set split.seal_test=true --set model.lookback=5 --set model.hidden=8 --set pretrain.lags=[4,5]",
         ),
-        ("predict", "--stocks 60 --days 320"),
+        ("predict", "--stocks 60 --days 420"),
         ("window", "--stocks 50 --features 5"),
     ],
 )
