@@ -43,7 +43,7 @@ show: setup ## experiments of this commit and its parents, valid columns only
 
 # DVC writes params.yaml within the second in which Git looked, and as long as it was: touched, it is looked at again.
 reset: ## knobs and results as the last commit has them, after an experiment that ended or failed; code stays
-	@touch params.yaml && git checkout -q -- params.yaml dvc.lock metrics && .venv/bin/dvc checkout -q
+	@touch params.yaml && git checkout -q HEAD -- params.yaml dvc.lock metrics && .venv/bin/dvc checkout -q
 
 review: ## metrics, knobs and verdict of CANDIDATE (HEAD) against BASE (main); needs no data
 	@found=$$(dvc metrics diff --md $(BASE) $(CANDIDATE) | grep -E '^\| (Path|-|metrics/evaluate.json +\| valid\.)'); \

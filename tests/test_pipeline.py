@@ -310,7 +310,10 @@ def test_reset_takes_back_what_a_failed_experiment_left(clone: Path) -> None:
     assert "purge: 1" in (clone / "params.yaml").read_text()
     # As long as before and written within the second: the case that Git overlooks.
     (clone / "params.yaml").write_text(committed.replace("purge: 6", "purge: 1"))
+    (clone / "dvc.lock").write_text((clone / "dvc.lock").read_text() + "# of the experiment\n")
+    run(clone, "git", "add", "dvc.lock")  # as DVC leaves it
     assert run(clone, "make", "--old-file", ".venv/.locked", "reset").returncode == 0
+    assert run(clone, "git", "status", "--porcelain", "dvc.lock", "metrics").stdout == ""
     assert (clone / "params.yaml").read_text() == committed
     assert (clone / "src/mine.py").read_text() == mine
     run(clone, "git", "rm", "-qf", "src/mine.py")
