@@ -1,10 +1,13 @@
 """Search the knobs of params.yaml on `valid` alone: Optuna proposes, this process fits and judges."""
 
 import argparse
+import os
 import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -92,8 +95,8 @@ class Sweep:
         command = [sys.executable, *sys.argv, "--workers", "1", "--worker"]
         logs = [self.place.folder / f"{self.name}.{i}.log" for i in range(workers)]
         hired = []
-        for log in logs:
-            with log.open("wb") as file:
+        for i, log in enumerate(logs):
+            with log.open("wb") as file, own_cores(i, workers):
                 hired.append(subprocess.Popen(command, stdout=file, stderr=file))  # noqa: S603
         with self.bar() as bar:
             while any(one.poll() is None for one in hired):
@@ -176,6 +179,28 @@ class Sweep:
         for trial in best[:5]:
             knobs = ", ".join(f"{path}={value}" for path, value in self.values(trial).items())
             print(f"  {self.trial_name(trial.number)}  {self.metric} {trial.value:+.6f}  {knobs}")
+
+
+@contextmanager
+def own_cores(number: int, of: int) -> Iterator[None]:
+    """Give the processes that are started meanwhile a share of this process's cores for themselves.
+
+    Threads that wait for one another do it spinning: on shared cores each process spins in the time that the other's
+    threads need. It changes no number; where the system cannot bind processes, nothing.
+
+    Args:
+        number: Which share, from 0.
+        of: How many shares there are; where they are more than the cores, cores are shared.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    all_cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(all_cores)[number % len(all_cores) :: of])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, all_cores)
 
 
 def space_of(options: argparse.Namespace) -> Space:

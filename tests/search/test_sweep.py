@@ -2,7 +2,9 @@
 
 import importlib
 import io
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -230,6 +232,26 @@ def opened(monkeypatch: pytest.MonkeyPatch, *options: str) -> Any:
     program = importlib.import_module("sweep")
     monkeypatch.setattr(sys, "argv", ["src/sweep.py", *options])
     return program.Sweep(program.arguments(), with_values(load_params().model_dump(mode="json"), program.SEALED))
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to cores")
+def test_each_worker_has_its_own_cores(home: Path, found: pl.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = opened(monkeypatch, "--study-name", "cores", "--suggest-params", *CHEAP[:1])
+    now = [{0, 2, 3, 7}]
+    hired: list[set[int]] = []
+
+    def hire(command: list[str], **streams: Any) -> SimpleNamespace:
+        hired.append(now[0])
+        return SimpleNamespace(poll=lambda: 0, returncode=0)
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: now[0])
+    monkeypatch.setattr(os, "sched_setaffinity", lambda process, cores: now.__setitem__(0, set(cores)))
+    monkeypatch.setattr(subprocess, "Popen", hire)
+    for workers, shares in ((2, [{0, 3}, {2, 7}]), (3, [{0, 7}, {2}, {3}]), (5, [{0}, {2}, {3}, {7}, {0}])):
+        hired.clear()
+        search.employ(workers)
+        assert hired == shares
+        assert now == [{0, 2, 3, 7}]  # the one that hires keeps its own
 
 
 def test_a_pruned_trial_enters_the_ledger_as_pruned(
