@@ -229,7 +229,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--storage", metavar="URL", help="a database for many machines; else a journal in the store")
     parser.add_argument("--store", type=Path, default=Path(".scratch/sweep"), help="of stages and studies")
     parser.add_argument("--out", type=Path, default=paths.SWEEPS, help="of tables and pictures")
-    parser.add_argument("--pruner", choices=("median", "none"), default="median")
+    parser.add_argument(
+        "--pruner", choices=("none", "median"), default="none",
+        help="median: end a trial whose best report on `stop` is below the median of the others' at that epoch",
+    )  # fmt: skip
     parser.add_argument("--startup", type=int, default=8, help="trials before pruning and learning begin")
     parser.add_argument("--seed", type=int, default=0, help="of what is tried")
     parser.add_argument("--grace", type=float, default=120.0, help="seconds without a sign before a far worker is dead")

@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from atft.errors import InputError
 from atft.search import study as studies
 from atft.search.locks import JournalLock
+from atft.search.objective import STRIDE
 from atft.search.space import Knob, Space, as_plain
 from atft.search.study import REASON, TAKEN, Place, Worker, open_study, pruner_of, run
 
@@ -238,8 +239,9 @@ def test_what_lies_below_the_median_is_pruned_at_the_epoch_where_it_shows(tmp_pa
     def climb(values: dict[str, Any], report: Callable[[int, float], None]) -> tuple[float, None]:
         worth = 0.1 if len(heard) < 2 else -0.1
         heard.append(0)
-        for epoch in range(3):
-            report(epoch, worth * (epoch + 1))
+        for fit in range(2):
+            for epoch in range(4):
+                report(fit * STRIDE + epoch, worth * (epoch + 1))
         return worth, None
 
     place = Place("x", tmp_path, None)
@@ -247,8 +249,8 @@ def test_what_lies_below_the_median_is_pruned_at_the_epoch_where_it_shows(tmp_pa
     assert [number for number, _, _ in kept] == [0, 1]
     for trial in trials_of(place)[2:]:
         assert trial.state == TrialState.PRUNED
-        assert trial.user_attrs[REASON] == "fit 0, epoch 0: below the median of the others"
-        assert list(trial.intermediate_values) == [0]
+        assert trial.user_attrs[REASON] == "fit 0, epoch 2: below the median of the others"  # none in the first two
+        assert list(trial.intermediate_values) == [0, 1, 2]
     search(Place("y", tmp_path, None), 4, climb, "none")
     assert {trial.state for trial in trials_of(Place("y", tmp_path, None))} == {TrialState.COMPLETE}
 

@@ -257,12 +257,12 @@ def test_each_worker_has_its_own_cores(home: Path, found: pl.DataFrame, monkeypa
 def test_a_pruned_trial_enters_the_ledger_as_pruned(
     home: Path, found: pl.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    space = "train.lr:categorical:[0.01,1.0e-9]"
-    options = ("--study-name", "cut", "--n-trials", "2", "--startup", "1")
-    study = opened(monkeypatch, *options, "--suggest-params", space).study
+    space = ("train.lr:categorical:[0.01,1.0e-9]", "train.epochs:categorical:[3]")
+    options = ("--study-name", "cut", "--n-trials", "2", "--startup", "1", "--pruner", "median")
+    study = opened(monkeypatch, *options, *(flag for text in space for flag in ("--suggest-params", text))).study
     for lr in (0.01, 1e-9):
-        study.enqueue_trial({"train.lr": lr})
-    sweep(monkeypatch, *options, space=(space,))
+        study.enqueue_trial({"train.lr": lr, "train.epochs": 3})
+    sweep(monkeypatch, *options, space=space)
     assert table(home, "cut")["state"].to_list() == ["complete", "pruned"]
     rows = {row.name: row for row in read_ledger(home / "metrics/ledger") if row.name.startswith("cut-t")}
     assert {name: row.verdict for name, row in rows.items()} == {"cut-t000": "tried", "cut-t001": "pruned"}

@@ -26,6 +26,7 @@ from atft.search.objective import STRIDE, Report
 from atft.search.space import Space
 
 WORKER, ALIVE, TAKEN, REASON = "worker", "alive", "taken_over", "reason"  # what a trial says of itself
+WARM_EPOCHS = 2  # of each fit, in which no trial is pruned: they rank trials by learning rate, not by worth
 MOST_TAKEN = 3  # times a trial is taken over from a dead worker before it is taken for the killer
 
 
@@ -260,7 +261,7 @@ def _work_at(
     def report(step: int, value: float) -> None:
         if step not in reported:
             trial.report(value, step)
-            if trial.should_prune():
+            if step % STRIDE >= WARM_EPOCHS and trial.should_prune():
                 raise optuna.TrialPruned(f"fit {step // STRIDE}, epoch {step % STRIDE}: below the median of the others")
 
     value, state, reason = None, TrialState.COMPLETE, ""
