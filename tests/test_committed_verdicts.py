@@ -22,8 +22,8 @@ def test_every_verdict_is_derived_again_from_its_series() -> None:
         assert found.verdict == row.verdict, row.name
         assert found.p == pytest.approx(row.p, abs=2e-4), row.name
         assert found.level == pytest.approx(row.level, abs=1e-9), row.name
-        assert found.primary is not None
-        assert found.primary.value == pytest.approx(row.difference, abs=1e-6), row.name
+        difference = found.primary.value if found.primary else None  # one seed is not judged
+        assert difference == pytest.approx(row.difference, abs=1e-6), row.name
 
 
 @pytest.mark.parametrize(("plan", "rows"), [("experiments", 38), ("confirmation", 6), ("nasdaq", 4)])
