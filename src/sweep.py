@@ -30,7 +30,7 @@ from atft.search.objective import METRICS, Inputs, Report, worth
 from atft.search.promote import SEALED, promote
 from atft.search.space import Space, as_plain, check_space, from_plain, parse_knob, read_space, values_of, with_values
 from atft.search.store import Store
-from atft.search.study import REASON, Place, Worker, open_study, pruner_of, run
+from atft.search.study import FACTS, REASON, Place, Worker, open_study, pruner_of, run
 
 PROJECT = Path(__file__).parents[1]
 
@@ -70,8 +70,8 @@ class Sweep:
         pruner = pruner_of(options.pruner, options.startup)
         space, metric = space_of(options), options.metric
         if not space:
-            attributes = open_study(self.place, None, pruner).user_attrs
-            space, metric = from_plain(attributes["space"]), metric or attributes["metric"]
+            known = open_study(self.place, None, pruner).user_attrs[FACTS]
+            space, metric = from_plain(known["space"]), metric or known["metric"]
         self.metric = metric or "rank_ic"
         check_space(space, base, complaint)
         self.space: Space = space

@@ -18,7 +18,7 @@ from atft.search import study as studies
 from atft.search.locks import JournalLock
 from atft.search.objective import STRIDE
 from atft.search.space import Knob, Space, as_plain
-from atft.search.study import REASON, TAKEN, Place, Worker, open_study, pruner_of, run
+from atft.search.study import FACTS, REASON, TAKEN, Place, Worker, open_study, pruner_of, run
 
 SPACE: Space = {"x": Knob("float", (-1.0, 1.0)), "kind": Knob("categorical", ("a", "b"))}
 Work = Callable[[dict[str, Any], Callable[[int, float], None]], tuple[float, Any]]
@@ -263,6 +263,15 @@ def test_a_trial_that_was_given_values_outside_the_space_fails(tmp_path: Path) -
         kept = search(place, 2, slow_square)
     assert [(number, values) for number, values, _ in kept] == [(0, {"x": 0.5, "kind": "b"})]
     assert trials_of(place)[1].user_attrs[REASON] == "x: 5.0 lies outside the space"
+
+
+def test_a_study_that_was_killed_before_it_knew_its_facts_is_begun_again(tmp_path: Path) -> None:
+    place, none = Place("x", tmp_path, None), pruner_of("none", 1)
+    optuna.create_study(storage=place.storage(), study_name="x", direction="maximize")
+    with pytest.raises(InputError, match="no such study; give --suggest-params"):
+        open_study(place, None, none)
+    open_study(place, {"space": 1}, none)
+    assert open_study(place, None, none).user_attrs == {FACTS: {"space": 1}}
 
 
 def test_a_study_is_not_continued_under_other_facts(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from atft.search.objective import STRIDE, Report
 from atft.search.space import Space
 
 WORKER, ALIVE, TAKEN, REASON = "worker", "alive", "taken_over", "reason"  # what a trial says of itself
+FACTS = "facts"  # what a study says of itself: all that its trials share
 WARM_EPOCHS = 2  # of each fit, in which no trial is pruned: they rank trials by learning rate, not by worth
 MOST_TAKEN = 3  # times a trial is taken over from a dead worker before it is taken for the killer
 
@@ -88,22 +89,20 @@ def open_study(place: Place, facts: Mapping[str, Any] | None, pruner: BasePruner
     """
     storage = place.storage()
     with place.alone():
-        if place.name not in {study.study_name for study in storage.get_all_studies()}:
-            if facts is None:
-                raise InputError(f"--study-name {place.name}: no such study; give --suggest-params to begin one")
+        begun = place.name in {study.study_name for study in storage.get_all_studies()}
+        study = optuna.load_study(storage=storage, study_name=place.name, pruner=pruner) if begun else None
+        known = study.user_attrs.get(FACTS) if study else None  # None, too, where a kill came before they were kept
+        if known is None and facts is None:
+            raise InputError(f"--study-name {place.name}: no such study; give --suggest-params to begin one")
+        if study is None:
             study = optuna.create_study(storage=storage, study_name=place.name, direction="maximize", pruner=pruner)
-            for name, value in facts.items():
-                study.set_user_attr(name, value)
-            return study
-        study = optuna.load_study(storage=storage, study_name=place.name, pruner=pruner)
-        for name, value in (facts or {}).items():
-            if name not in study.user_attrs:
-                study.set_user_attr(name, value)  # a kill had left it out
-            elif study.user_attrs[name] != value:
-                raise InputError(
-                    f"--study-name {place.name}: was begun with other {name}, so its trials could not be compared with "
-                    f"new ones; give another name"
-                )
+        if known is None:
+            study.set_user_attr(FACTS, facts)
+        elif other := [name for name, value in (facts or {}).items() if known.get(name) != value]:
+            raise InputError(
+                f"--study-name {place.name}: was begun with other {other[0]}, so its trials could not be compared with "
+                f"new ones; give another name"
+            )
         return study
 
 
