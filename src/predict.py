@@ -42,6 +42,11 @@ def main() -> None:
     cache, snapshots = read_panel(paths.CACHE), read_snapshots(paths.GRAPH)
     refuse_other_graph(snapshots, cache)
     manifest = read_manifest(paths.RANKER, cache)
+    if params.evaluate.primary_horizon not in manifest.horizons:
+        raise InputError(
+            f"params.yaml: evaluate.primary_horizon {params.evaluate.primary_horizon} is none of the model's horizons "
+            f"({', '.join(map(str, manifest.horizons))}); run `dvc repro`"
+        )
     pin_threads(manifest.threads)
     cached = History(cache, snapshots, 0, cache.dates)
     history = history_of(params, manifest, cached, options.data, options.date)
@@ -130,7 +135,8 @@ def new_bars(params: Params, data: Path | None, last: date, day: date | None) ->
     there = params.data.source == "file" and has_files(paths.RAW, file.path)
     if not there or (day is not None and day <= last):
         return None
-    return load_bars(paths.RAW, file.path, file.columns, file.sectors, since=last)
+    bars = load_bars(paths.RAW, file.path, file.columns, file.sectors, since=last)
+    return None if bars.filter(pl.col("date") > last).is_empty() else bars
 
 
 def stages_of(params: Params, manifest: Manifest) -> Stages:

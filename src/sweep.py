@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from atft import paths
-from atft.arguments import positive
+from atft.arguments import natural, positive
 from atft.config import check_params, complaint, load_params
 from atft.errors import InputError
 from atft.evaluation import ledger
@@ -233,8 +233,8 @@ def arguments() -> argparse.Namespace:
         "--pruner", choices=("none", "median"), default="none",
         help="median: end a trial whose best report on `stop` is below the median of the others' at that epoch",
     )  # fmt: skip
-    parser.add_argument("--startup", type=int, default=8, help="trials before pruning and learning begin")
-    parser.add_argument("--seed", type=int, default=0, help="of what is tried")
+    parser.add_argument("--startup", type=natural, default=8, help="trials before pruning and learning begin")
+    parser.add_argument("--seed", type=natural, default=0, help="of what is tried")
     parser.add_argument("--grace", type=float, default=120.0, help="seconds without a sign before a far worker is dead")
     parser.add_argument("--promote", type=positive, metavar="K", help="rerun the best K as DVC experiments")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)

@@ -202,6 +202,31 @@ def replace_both(folder: Path) -> None:
     write_json(folder / "x.csv", {})
 
 
+def test_a_folder_takes_the_place_of_another_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No kill can come between two renames where there are none."""
+    replace_both(tmp_path)
+    monkeypatch.setattr(Path, "replace", lambda *paths: pytest.fail("renamed"))
+    with new_folder(tmp_path / "out") as out:
+        (out / "new").touch()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.glob(".out*")] == []
+
+
+def test_where_there_is_no_such_step_a_kill_between_two_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_both(tmp_path)
+    monkeypatch.setattr(program.ctypes, "CDLL", lambda *arguments, **options: object())
+    with new_folder(tmp_path / "out") as out:
+        (out / "new").touch()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
+    (tmp_path / "out").replace(tmp_path / f".out-1{'0' * 30}-1.old")
+    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "out"):
+        raise ZeroDivisionError
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.glob(".out*")] == []
+
+
 @pytest.mark.parametrize(
     ("name", "stays"),
     [
@@ -214,6 +239,7 @@ def replace_both(folder: Path) -> None:
     ],
 )
 def test_only_scratch_of_the_same_target_goes(tmp_path: Path, name: str, stays: bool) -> None:
+    write_json(tmp_path / "x", {})
     folder = tmp_path / name.replace("PARENT", str(os.getppid())).replace("OWN", str(os.getpid()))
     folder.mkdir()
     write_json(tmp_path / "x", {})

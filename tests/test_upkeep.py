@@ -227,6 +227,28 @@ def test_a_killed_experiment_leaves_nothing_and_a_running_one_runs_on(project: P
     assert upkeep(project, "experiments") == "nothing to remove\n"
 
 
+def test_a_process_that_ends_meanwhile_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = (sys.executable, "-c", "import time; time.sleep(100)", "dvc", "exec-run")
+    working = subprocess.Popen(command, cwd=tmp_path)
+    run = runs.Run(tmp_path / "tmp1", "x", (), (psutil.Process(working.pid),))
+    real = runs._is_dvc
+
+    def ends(process: psutil.Process) -> bool:
+        found = real(process)
+        if process.pid == working.pid:
+            working.kill()
+            working.wait()
+        return found
+
+    monkeypatch.setattr(runs, "_is_dvc", ends)
+    wait_for(lambda: real(psutil.Process(working.pid)))
+    assert runs.at_work(tmp_path) == []
+    assert working.poll() is not None
+    run.folder.mkdir()
+    runs.remove(run)
+    assert not run.folder.exists()
+
+
 def test_the_queue_loses_what_failed_or_was_killed_and_keeps_what_waits(project: Path) -> None:
     for name, seconds in (("fails", "-1"), ("killed", "600"), ("waits", "0")):
         call(project, *DVC, "exp", "run", "-q", "--queue", "-n", name, "-S", f"seconds={seconds}")

@@ -3,6 +3,13 @@
 import argparse
 
 
+def natural(text: str) -> int:
+    """A whole number from 0 on."""
+    if int(text) < 0:
+        raise argparse.ArgumentTypeError(f"{text} is less than 0")
+    return int(text)
+
+
 def positive(text: str) -> int:
     """A whole number from 1 on."""
     if int(text) < 1:

@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 from atft.errors import InputError
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # glibc's malloc.h
+_HERE, _EXCHANGE = -100, 2  # AT_FDCWD of fcntl.h, RENAME_EXCHANGE of stdio.h
 
 MORE_MEMORY = "close other programs, or use a machine with more memory"
 _MEND = {
@@ -129,16 +130,31 @@ def new_folder(target: Path) -> Iterator[Path]:
         scratch.chmod(0o755)
         yield scratch
         _sync(scratch)
-        old = scratch.with_name(f"{scratch.name}.old")
         if target.is_dir() and not target.is_symlink():
-            target.replace(old)
-        try:
+            _exchange(scratch, target)
+        else:
             scratch.replace(target)
-        except OSError:
-            with suppress(FileNotFoundError):
-                old.replace(target)
-            raise
-        _remove(old)
+
+
+def _exchange(scratch: Path, target: Path) -> None:
+    """Swap two folders in one step, so that whoever is killed leaves one of them as `target`.
+
+    Where the system cannot, in two: then `_scratch` puts back what a kill left aside.
+    """
+    swap = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if swap:
+        if swap(_HERE, os.fsencode(scratch), _HERE, os.fsencode(target), _EXCHANGE) == 0:
+            return
+        if (number := ctypes.get_errno()) not in (errno.ENOSYS, errno.EINVAL):
+            raise OSError(number, os.strerror(number), str(target))
+    old = scratch.with_name(f"{scratch.name}.old")
+    target.replace(old)
+    try:
+        scratch.replace(target)
+    except OSError:
+        old.replace(target)
+        raise
+    _remove(old)
 
 
 @contextmanager
@@ -164,6 +180,8 @@ def _scratch(target: Path) -> Iterator[Path]:
         if name and name["target"] == target.name:
             maker = int(name["process"]), int(name["start"])
             if maker == own or not _lives(*maker):
+                if name["old"] and not target.exists():
+                    path.replace(target)
                 _remove(path)
     scratch = target.with_name(f".{target.name}-{own[0]}-{own[1]}")
     try:

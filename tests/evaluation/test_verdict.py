@@ -238,6 +238,8 @@ def test_another_market_or_yardstick_is_refused() -> None:
         other = replace(candidate, params=knobs | {knob: 5})
         with pytest.raises(InputError, match=f"another yardstick: {knob} 5, base has"):
             judge(replace(base, params=knobs), [other], 0.05, 0)
+        with pytest.raises(InputError, match=f"another yardstick: {knob} 5, base has"):
+            judge(replace(base, kept=knobs), [other], 0.05, 0)
 
 
 def test_a_difference_without_noise_is_no_measurement() -> None:

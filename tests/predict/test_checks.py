@@ -19,6 +19,8 @@ def test_stale_counts_weekdays() -> None:
     friday = date(2024, 1, 5)
     assert checks.stale(friday, date(2024, 1, 8), 1) == []
     assert kinds(checks.stale(friday, date(2024, 1, 9), 1)) == ["stale"]
+    assert checks.stale(friday, date(2024, 1, 7), 0) == []
+    assert checks.stale(date(2024, 1, 2), date(2024, 1, 6), 3) == []  # a Saturday
 
 
 def test_a_hole_in_the_calendar_since_the_cache() -> None:

@@ -215,6 +215,29 @@ def test_a_corrected_bar_of_a_known_day_is_refused(place: Place, tmp_path: Path,
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
 
 
+@pytest.mark.parametrize("name", ["close", "volume"])
+def test_a_corrected_bar_of_the_cache_is_refused_before_anything_was_appended(
+    place: Place, tmp_path: Path, name: str
+) -> None:
+    known = place.bars.filter(pl.col("date") <= place.cache.dates[-1].item())
+    assert place.append(tmp_path / "live", known).last == place.cache.dates[-1].item()
+    last = pl.col("date") == pl.col("date").max()
+    wrong = known.with_columns(pl.when(last).then(pl.col(name) * 1.05).otherwise(name).alias(name))
+    with pytest.raises(InputError, match=f"bars: {name} .* was "):
+        place.append(tmp_path / "live", wrong.filter(last))
+    assert not (tmp_path / "live").exists()
+
+
+@pytest.mark.parametrize("name", ["tail.json", "stocks.parquet", "market.parquet", "tail.arrow"])
+@pytest.mark.parametrize("content", [b"{", None])
+def test_a_damaged_tail_is_one_line(place: Place, tmp_path: Path, name: str, content: bytes | None) -> None:
+    folder = tmp_path / "live"
+    place.append(folder, place.new(0, 1))
+    (folder / name).write_bytes(content) if content else (folder / name).unlink()
+    with pytest.raises(InputError, match=f"{folder}: its tail cannot be read .*; delete it and append its days again"):
+        place.append(folder, place.new(0, 2))
+
+
 def test_an_appended_day_is_corrected_by_bringing_it_again(place: Place, tmp_path: Path) -> None:
     """What the error says to do: nothing of the day's first version is left."""
     folder, price = tmp_path / "live", pl.when(pl.col("code") == place.cache.codes[7]).then(1.1).otherwise(1)

@@ -5,7 +5,7 @@ import json
 import shutil
 import sys
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,12 @@ def test_two_seeds_of_a_rival_say_of_a_held_out_day_what_evaluate_said(
     assert ranks.join(together, left_on="stock", right_on="code").sort("rank")["place"].is_sorted(descending=True)
 
 
+def test_a_horizon_that_the_model_was_not_trained_for_is_refused(project: Project, tmp_path: Path) -> None:
+    place = project.copy(tmp_path / "place")
+    with pytest.raises(InputError, match=r"evaluate.primary_horizon 3 is none of the model's horizons \(1, 5\)"):
+        place.predict(data__horizons=[1, 3], evaluate__primary_horizon=3)
+
+
 def test_the_card_of_real_bars_tells_of_which_days_they_are(project: Project) -> None:
     """And it is about the very folds that `evaluate` judged."""
     project.run("predict", "--card")
@@ -176,7 +182,7 @@ def test_every_warning_is_given_beyond_its_limit(strange: Project) -> None:
         predict__stale_after=6, predict__retrain_after=49, predict__universe_change=0.24, predict__unknown_share=0.34
     )
     dates, today = [str(day) for day in strange.dates], datetime.now(tz=UTC).date()
-    passed = np.busday_count(dates[-1], today)
+    passed = np.busday_count(strange.dates[-1] + timedelta(1), today + timedelta(1))
     says = [
         ("stale", f"the last bar is of {dates[-1]}, {passed} weekdays before {today} (limit 6)"),
         ("gap", f"no bars between {dates[KNOWN - 1]} and {dates[-4]}, 7 weekdays apart (limit 6)"),

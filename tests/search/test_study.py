@@ -18,7 +18,7 @@ from atft.search import study as studies
 from atft.search.locks import JournalLock
 from atft.search.objective import STRIDE
 from atft.search.space import Knob, Space, as_plain
-from atft.search.study import FACTS, REASON, TAKEN, Place, Worker, open_study, pruner_of, run
+from atft.search.study import ALIVE, FACTS, REASON, TAKEN, Place, Worker, open_study, pruner_of, run
 
 SPACE: Space = {"x": Knob("float", (-1.0, 1.0)), "kind": Knob("categorical", ("a", "b"))}
 Work = Callable[[dict[str, Any], Callable[[int, float], None]], tuple[float, Any]]
@@ -231,6 +231,71 @@ def test_a_full_disk_is_no_result(tmp_path: Path) -> None:
     assert [(t.state, t.user_attrs.get(TAKEN)) for t in trials_of(place)] == [
         (TrialState.COMPLETE, 1), (TrialState.COMPLETE, None)
     ]  # fmt: skip
+
+
+def test_a_database_that_is_away_for_a_moment_fails_no_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    away = optuna.exceptions.StorageInternalError("server closed the connection")
+    signs: list[int] = []
+    real = optuna.Trial.set_user_attr
+
+    def sometimes(trial: optuna.Trial, key: str, value: Any) -> None:
+        if key == ALIVE:
+            signs.append(value)
+            if value == 1:
+                raise away
+        real(trial, key, value)
+
+    def cut(values: dict[str, Any], report: Callable[[int, float], None]) -> tuple[float, None]:
+        raise away
+
+    place = Place("x", tmp_path, None)
+    with pytest.raises(InputError, match="--storage: server closed the connection; start this again when it is back"):
+        search(place, 1, cut)
+    monkeypatch.setattr(optuna.Trial, "set_user_attr", sometimes)
+    search(place, 1, slower_square, grace=0.2)
+    assert signs[:3] == [1, 2, 3]
+    assert [trial.state for trial in trials_of(place)] == [TrialState.COMPLETE]
+
+
+def test_a_trial_that_was_killed_among_its_draws_goes_on_with_the_same(tmp_path: Path) -> None:
+    space: Space = {name: Knob("float", (0.0, 1.0)) for name in ("a", "b", "c")}
+
+    def values_of(name: str, killed_after: int) -> dict[str, Any]:
+        place = Place(name, tmp_path / name, None)
+        worker = Worker(begin(place), place, space, 7, 4, 60.0)
+        worker._seed(0)
+        if killed_after:
+            trial = worker.study.ask()
+            for knob in list(space)[:killed_after]:
+                space[knob].suggest(trial, knob)
+        taken = worker.take(1)
+        assert taken is not None
+        return taken[1]
+
+    whole = values_of("whole", 0)
+    assert len(set(whole.values())) == 3
+    assert values_of("one", 1) == values_of("two", 2) == whole
+
+
+def test_a_trial_that_was_killed_before_it_was_pruned_is_pruned_there(tmp_path: Path) -> None:
+    def climb(values: dict[str, Any], report: Callable[[int, float], None]) -> tuple[float, None]:
+        for epoch in range(4):
+            report(epoch, 0.1)
+        return 0.1, None
+
+    def fall(values: dict[str, Any], report: Callable[[int, float], None]) -> tuple[float, None]:
+        for epoch in range(4):
+            report(epoch, -0.1)
+        return -0.1, None
+
+    place = Place("x", tmp_path, None)
+    search(place, 2, climb, "median", startup=2)
+    dead = begin(place).ask()
+    for epoch in range(3):
+        dead.report(-0.1, epoch)
+    search(place, 3, fall, "median", startup=2)
+    assert trials_of(place)[2].state == TrialState.PRUNED
+    assert list(trials_of(place)[2].intermediate_values) == [0, 1, 2]
 
 
 def test_what_lies_below_the_median_is_pruned_at_the_epoch_where_it_shows(tmp_path: Path) -> None:

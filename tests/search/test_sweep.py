@@ -368,3 +368,12 @@ def test_less_than_one_is_refused(
     with pytest.raises(SystemExit):
         sweep(monkeypatch, "--n-trials", "3", flag, number)
     assert f"argument {flag}: {number} is less than 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--startup", "--seed"])
+def test_less_than_none_is_refused(
+    flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        sweep(monkeypatch, "--n-trials", "3", flag, "-1")
+    assert f"argument {flag}: -1 is less than 0" in capsys.readouterr().err

@@ -38,6 +38,7 @@ class Row:
         rank_ic, sharpe_net: Its own, the latter per day and not annualised; null where it failed.
         difference, se, p, level, verdict, reason, needs: Of the judgement; null for a base.
         changes: Knobs that differ from the base's.
+        yardstick: Knobs by which it was measured; null where it never ended.
     """
 
     trial: str
@@ -61,6 +62,7 @@ class Row:
     reason: str
     needs: str
     changes: str
+    yardstick: dict[str, object] | None = None
 
     @property
     def is_base(self) -> bool:
@@ -130,6 +132,7 @@ def row_of(judgement: Judgement | None, trial: Trial, base: Trial, judged: date,
         reason=judgement.reason if judgement else "",
         needs=judgement.needs if judgement else "",
         changes=changes,
+        yardstick=trial.yardstick,
     )
 
 
@@ -173,7 +176,7 @@ def kept_trial(folder: Path, row: Row) -> Trial:
         )
         for seed in seeds
     ]
-    return Trial(row.name, row.rev, row.market, row.horizon, pl.concat(parts), {})
+    return Trial(row.name, row.rev, row.market, row.horizon, pl.concat(parts), {}, kept=row.yardstick)
 
 
 def judged_again(folder: Path, level: float = 0.05) -> list[tuple[Row, Judgement]]:

@@ -40,9 +40,10 @@ class Trial:
         market: What was traded: trials of one market share their luck.
         horizon: The primary one.
         daily: `date, fold, seed, horizon` and numbers; rows of the valid blocks alone.
-        params: Flat, section.knob -> value.
+        params: Flat, section.knob -> value; empty where only the ledger keeps the trial.
         stocks: Ranked a day.
         failed: Why it has no series, or None.
+        kept: The yardstick of a trial of the ledger.
     """
 
     name: str
@@ -53,6 +54,12 @@ class Trial:
     params: dict[str, object]
     stocks: float | None = None
     failed: str | None = None
+    kept: dict[str, object] | None = None
+
+    @property
+    def yardstick(self) -> dict[str, object] | None:
+        """By what it was measured; None where nobody says."""
+        return {knob: self.params.get(knob) for knob in YARDSTICK} if self.params else self.kept
 
 
 def market_name(data: dict[str, Any]) -> str:
@@ -301,12 +308,12 @@ def _check_alike(base: Trial, candidate: Trial) -> None:
             f"{candidate.name}: primary horizon {candidate.horizon}, {base.name} has {base.horizon}; "
             "set evaluate.primary_horizon alike"
         )
-    for knob in YARDSTICK:
-        one, other = base.params.get(knob), candidate.params.get(knob)
-        if base.params and candidate.params and one != other:
-            raise InputError(
-                f"{candidate.name}: was measured by another yardstick: {knob} {other}, {base.name} has {one}"
-            )
+    one, other = base.yardstick or {}, candidate.yardstick or {}
+    if differ := [knob for knob in YARDSTICK if one and other and one.get(knob) != other.get(knob)]:
+        raise InputError(
+            f"{candidate.name}: was measured by another yardstick: {differ[0]} {other.get(differ[0])}, {base.name} has "
+            f"{one.get(differ[0])}"
+        )
     if not _common_seeds(base, candidate):
         raise InputError(f"{candidate.name}: shares no seed with {base.name}; run both with the same `seeds`")
 

@@ -238,10 +238,18 @@ def write_tail(folder: Path, tail: Tail) -> None:
 
 
 def read_tail(folder: Path) -> Tail:
-    """The tail that `write_tail` wrote."""
-    facts = json.loads((folder / "tail.json").read_text())
-    stocks, market = pl.read_parquet(folder / "stocks.parquet"), pl.read_parquet(folder / "market.parquet")
-    frame = pl.read_ipc(folder / "tail.arrow")
+    """The tail that `write_tail` wrote.
+
+    Raises:
+        InputError: When a file is missing or damaged.
+    """
+    try:
+        facts = json.loads((folder / "tail.json").read_text())
+        stocks, market = pl.read_parquet(folder / "stocks.parquet"), pl.read_parquet(folder / "market.parquet")
+        frame = pl.read_ipc(folder / "tail.arrow")
+    except (OSError, ValueError, pl.exceptions.PolarsError) as error:
+        why = str(error).splitlines()[0]
+        raise InputError(f"{folder}: its tail cannot be read ({why}); delete it and append its days again") from error
     dates, codes = market["date"].to_numpy().astype("datetime64[D]")[facts["start"] :], stocks["code"].to_list()
     frame = frame.with_columns(
         date=pl.Series(np.tile(dates, len(codes))), code=pl.Series(codes).repeat_by(len(dates)).explode()

@@ -32,16 +32,22 @@ class Warn:
 
 def stale(last: date, today: date, limit: int) -> list[Warn]:
     """Whether more than `limit` weekdays have passed since the last bar, today included; holidays count as such."""
-    passed = int(np.busday_count(last, today))
+    passed = int(_weekdays(last, today))
     if passed <= limit:
         return []
     return [Warn("stale", f"the last bar is of {last}, {passed} weekdays before {today} (limit {limit})")]
 
 
+def _weekdays(after: Any, until: Any) -> Any:
+    """Weekdays after a day, up to and with another."""
+    day = np.timedelta64(1, "D")
+    return np.busday_count(np.asarray(after, "datetime64[D]") + day, np.asarray(until, "datetime64[D]") + day)
+
+
 def gap(dates: NDArray[np.datetime64], known: int, limit: int) -> list[Warn]:
     """Whether more than `limit` weekdays lie between two days from the last of the first `known` ones on."""
     seam = dates[max(known - 1, 0) :]
-    jumps = np.busday_count(seam[:-1], seam[1:])
+    jumps = _weekdays(seam[:-1], seam[1:])
     return [
         Warn("gap", f"no bars between {seam[i]} and {seam[i + 1]}, {jumps[i]} weekdays apart (limit {limit})")
         for i in np.flatnonzero(jumps > limit)

@@ -107,15 +107,14 @@ def append(
     known = _facts(folder).get("name") == name
     if new.is_empty():
         refuse_older(bars, cache)
-        if known:
-            refuse_restated(bars, read_tail(folder), cache.dates[-1], folder)
-        return before
     recipe = stages.recipe
     if known:
         tail = read_tail(folder)
     else:  # the files may already hold the new days
         tail = tail_of(cache, snapshots, read_history().filter(pl.col("date") <= before.last), stages)
     refuse_restated(bars, tail, cache.dates[-1], folder)
+    if new.is_empty():
+        return before
     tail = tail.extended(new, recipe)
     keep = before.start or max(len(cache.dates) - stages.need, 0) // stages.lookback * stages.lookback
     with new_folder(folder) as scratch:

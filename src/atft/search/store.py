@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from atft.errors import InputError
+from atft.program import new_folder
 from atft.search.locks import locked
 from atft.training.scratch import files_below, machine
 
@@ -25,7 +26,8 @@ class Store:
     """Folders `<stage>-<key>`, each a work tree of the project in which that stage ran.
 
     The key is of the values of the params sections that `dvc.yaml` declares for the stage, the bytes of its code and
-    raw data, the libraries, and the keys of the stages it reads from: what would make DVC run it again.
+    raw data, the libraries, and the keys of the stages it reads from: what would make DVC run it again. Stages run the
+    code as it was when the search began, from a copy: it may be edited meanwhile.
     """
 
     def __init__(self, root: Path, project: Path) -> None:
@@ -38,6 +40,7 @@ class Store:
         self._stages = yaml.safe_load((project / "dvc.yaml").read_text())["stages"]
         self._maker = {out: name for name, stage in self._stages.items() for out in _names(stage["outs"])}
         self._digest = cache(_digest)
+        self._code = self._copied(self._project / CODE)
 
     def key(self, stage: str, content: Mapping[str, Any]) -> str:
         """Of a stage under these parameters (the content of `params.yaml`)."""
@@ -45,13 +48,13 @@ class Store:
         parts: list[Any] = [stage, machine(), {name: content[name] for name in spec["params"]}]
         for name in _names(spec["deps"]):
             maker = self._maker.get(name)
-            parts.append(self.key(maker, content) if maker else [name, self._digest(self._project / name)])
+            parts.append(self.key(maker, content) if maker else [name, self._digest(self._source(name))])
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
     def code(self) -> str:
         """Of the code of all stages and the raw data: what trials of one study must share."""
         names = {name for stage in self._stages.values() for name in _names(stage["deps"])}
-        parts = [[name, self._digest(self._project / name)] for name in sorted(names) if name.startswith((CODE, RAW))]
+        parts = [[name, self._digest(self._source(name))] for name in sorted(names) if name.startswith((CODE, RAW))]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
     def place(self, stage: str, content: Mapping[str, Any]) -> Path:
@@ -82,6 +85,7 @@ class Store:
                 if not all((part / out).exists() for out in _names(self._stages[stage]["outs"])):
                     self._lay_out(part, content, built)
                     self._run(stage, part, lock.fileno())
+                    self._refuse_changed(stage, part)
                 part.replace(place)
         return place
 
@@ -96,10 +100,32 @@ class Store:
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             (part / name).symlink_to(target)
 
+    def _copied(self, code: Path) -> Path:
+        """A copy of the code, which the workers of a search share."""
+        copy = self.root / f"code-{_digest(code)[:24]}"
+        with self.alone(copy):
+            if not copy.exists():
+                with new_folder(copy) as part:
+                    for file in _sources(code):
+                        target = part / file.relative_to(code)
+                        target.parent.mkdir(parents=True, exist_ok=True)
+                        shutil.copy(file, target)
+        return copy
+
+    def _source(self, name: str) -> Path:
+        """Where what `dvc.yaml` calls so is read."""
+        return self._code / name.removeprefix(CODE) if name.startswith(CODE) else self._project / name
+
+    def _refuse_changed(self, stage: str, part: Path) -> None:
+        for name in _names(self._stages[stage]["deps"]):
+            if name.startswith(RAW) and _digest(self._project / name) != self._digest(self._project / name):
+                shutil.rmtree(part)
+                raise InputError(f"{name}: changed while the search ran; start it again under another name")
+
     def _run(self, stage: str, part: Path, lock: int) -> None:
         environment = {name: value for name, value in os.environ.items() if name != "DVC_ROOT"}
         result = subprocess.run(  # noqa: S603
-            [sys.executable, self._project / CODE / f"{stage}.py"],
+            [sys.executable, self._code / f"{stage}.py"],
             cwd=part,
             env=environment,
             capture_output=True,
@@ -116,9 +142,13 @@ def _names(entries: list[Any]) -> list[str]:
     return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
 
 
+def _sources(path: Path) -> list[Path]:
+    return [file for file in files_below(path) if "__pycache__" not in file.parts]
+
+
 def _digest(path: Path) -> str:
     total = hashlib.sha256()
-    for file in files_below(path):
+    for file in _sources(path):
         with file.open("rb") as content:
             total.update(str(file.relative_to(path)).encode() + hashlib.file_digest(content, "sha256").digest())
     return total.hexdigest()

@@ -28,6 +28,7 @@ from atft.search.space import Space
 WORKER, ALIVE, TAKEN, REASON = "worker", "alive", "taken_over", "reason"  # what a trial says of itself
 FACTS = "facts"  # what a study says of itself: all that its trials share
 WARM_EPOCHS = 2  # of each fit, in which no trial is pruned: they rank trials by learning rate, not by worth
+AWAY = (optuna.exceptions.StorageInternalError, exc.SQLAlchemyError)  # what a database that is away for a while raises
 MOST_TAKEN = 3  # times a trial is taken over from a dead worker before it is taken for the killer
 
 
@@ -183,6 +184,7 @@ class Worker:
 
     def _taken_over(self, frozen: FrozenTrial) -> optuna.Trial | None:
         storage, times = self.study._storage, frozen.user_attrs.get(TAKEN, 0) + 1  # noqa: SLF001
+        given = frozen.system_attrs.get("fixed_params", {})
         study_id = storage.get_study_id_from_name(self.study.study_name)
         number = storage.get_trial_id_from_study_id_trial_number(study_id, frozen.number)
         self._seed(frozen.number)
@@ -192,6 +194,10 @@ class Worker:
             self.study.tell(frozen.number, state=TrialState.FAIL)
             return None
         trial.set_user_attr(TAKEN, times)
+        for path in self.space:  # draws that the dead worker had made already: the next ones follow them
+            known = frozen.distributions.get(path)
+            if known and path not in given and not known.single():
+                self.study.sampler.sample_independent(self.study, frozen, path, known)
         return trial
 
     def _lock(self, worker: str) -> Path:
@@ -207,7 +213,8 @@ class Worker:
             while not ended.wait(self.grace / 4):
                 sign += 1
                 try:
-                    trial.set_user_attr(ALIVE, sign)
+                    with suppress(*AWAY):  # the next sign may come through
+                        trial.set_user_attr(ALIVE, sign)
                 except optuna.exceptions.UpdateFinishedTrialError:
                     return  # it was taken over, and ended, while this machine slept
 
@@ -234,18 +241,25 @@ def run(
         work: The value of the trial with these values, and what to keep of it; reports (step, value) as it goes.
         keep: Keeps that, under the trial's number, before the trial counts as complete.
         after: Called after each trial, and while this worker waits for others.
+
+    Raises:
+        InputError: When the database is away; the trial goes on when a worker is started again.
     """
-    with worker.alive():
-        while True:
-            taken = worker.take(total)
-            if taken is not None:
-                _work_at(worker, *taken, work, keep)
-            after()
-            if taken is None:
-                trials = worker.study.get_trials(deepcopy=False)
-                if all(trial.state.is_finished() for trial in trials):
-                    return
-                time.sleep(poll)
+    try:
+        with worker.alive():
+            while True:
+                taken = worker.take(total)
+                if taken is not None:
+                    _work_at(worker, *taken, work, keep)
+                after()
+                if taken is None:
+                    trials = worker.study.get_trials(deepcopy=False)
+                    if all(trial.state.is_finished() for trial in trials):
+                        return
+                    time.sleep(poll)
+    except AWAY as error:
+        cause = str(error.__cause__ or error).splitlines()[0]
+        raise InputError(f"--storage: {cause}; start this again when it is back, and its trial goes on") from error
 
 
 def _work_at(
@@ -255,13 +269,14 @@ def _work_at(
     work: Callable[[dict[str, Any], Report], tuple[float, Any]],
     keep: Callable[[int, dict[str, Any], Any], None],
 ) -> None:
-    reported = worker.study.get_trials(deepcopy=False)[trial.number].intermediate_values.keys()
+    reported = set(worker.study.get_trials(deepcopy=False)[trial.number].intermediate_values)
+    last = max(reported, default=0)  # after this report the trial's worker died, perhaps before it asked the pruner
 
     def report(step: int, value: float) -> None:
         if step not in reported:
             trial.report(value, step)
-            if step % STRIDE >= WARM_EPOCHS and trial.should_prune():
-                raise optuna.TrialPruned(f"fit {step // STRIDE}, epoch {step % STRIDE}: below the median of the others")
+        if step >= last and step % STRIDE >= WARM_EPOCHS and trial.should_prune():
+            raise optuna.TrialPruned(f"fit {step // STRIDE}, epoch {step % STRIDE}: below the median of the others")
 
     value, state, reason = None, TrialState.COMPLETE, ""
     with worker.heard(trial):
@@ -271,8 +286,8 @@ def _work_at(
             keep(trial.number, values, facts)
         except optuna.TrialPruned as error:
             state, reason = TrialState.PRUNED, str(error)
-        except OSError:
-            raise  # a full disk is no fault of the trial: it goes on when the worker is started again
+        except (OSError, *AWAY):
+            raise  # a full disk, a database that is away: no fault of the trial, which goes on with the next worker
         except InputError as error:
             value, state, reason = None, TrialState.FAIL, str(error)
         except Exception as error:  # whatever else it dies of is its result, and the search goes on

@@ -19,7 +19,8 @@ from atft.program import new_file
 from atft.training.processes import count, gathered, rank
 
 SECONDS = 30.0  # between checkpoints; ATFT_CHECKPOINT_SECONDS has another number. When they are taken changes no result
-LIBRARIES = ("torch", "torch-geometric", "numpy", "adabelief-pytorch", "lightgbm", "scikit-learn")
+LIBRARIES = ("torch", "torch-geometric", "numpy", "adabelief-pytorch", "lightgbm", "scikit-learn", "scipy", "polars",
+             "pyarrow")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,9 +50,11 @@ def orphans(root: Path) -> list[Run]:
 def remove(run: Run) -> None:
     """End the processes in the folder, then remove it and the notes; experiments that are done are not in there."""
     for process in run.processes:
-        process.terminate()
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
     for process in psutil.wait_procs(run.processes, _WAIT)[1]:
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     psutil.wait_procs(run.processes, _WAIT)
     shutil.rmtree(run.folder)
     for note in run.notes:
@@ -60,7 +63,7 @@ def remove(run: Run) -> None:
 
 def clear_queue(root: Path) -> list[str]:
     """Take entries that failed, or whose process is gone, off DVC's queue; the names of those that were there."""
-    living = {note for process in at_work(root) for note in process.cmdline() if note.endswith(".run")}
+    living = {note for process in at_work(root) for note in _command(process) if note.endswith(".run")}
     with Repo(str(root)) as repo:
         queue = repo.experiments.celery_queue
         for entry in list(queue.iter_active()):
@@ -103,7 +106,10 @@ def _is_dvc(process: psutil.Process) -> bool:
 
 def _is_abandoned(process: psutil.Process) -> bool:
     """Whether it runs an experiment of the queue whose worker, who alone would bring it home, is gone."""
-    parent = process.parent()
+    try:
+        parent = process.parent()
+    except psutil.Error:
+        return True  # it has ended
     return "exec-run" in _command(process) and (parent is None or "queue-worker" not in _command(parent))
 
 
