@@ -211,6 +211,17 @@ def test_a_verdict_can_be_derived_again_from_the_ledger_alone(repository: Path) 
         assert again[key] == first[key], key
 
 
+def test_a_trial_of_the_ledger_is_measured_by_its_own_yardstick(repository: Path) -> None:
+    judged(repository, "main", "better")
+    (row,) = [row for row in read_ledger(repository / "metrics/ledger") if row.is_base]
+    knobs = (repository / "params.yaml").read_text()
+    assert "cost_bps: 10" in knobs
+    (repository / "params.yaml").write_text(knobs.replace("cost_bps: 10", "cost_bps: 0"))
+    refused = verdict(repository, f"ledger:{row.trial}", "workspace")
+    assert refused.returncode == 1
+    assert "workspace: was measured by another yardstick: evaluate.cost_bps 0" in refused.stderr
+
+
 def test_two_trials_of_one_commit_are_judged_as_those_of_a_search(repository: Path) -> None:
     judged(repository, "main", "better", "null")
     for file in (repository / "metrics/ledger").glob("*.json"):

@@ -141,12 +141,9 @@ def _exchange(scratch: Path, target: Path) -> None:
 
     Where the system cannot, in two: then `_scratch` puts back what a kill left aside.
     """
-    swap = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    if swap:
-        if swap(_HERE, os.fsencode(scratch), _HERE, os.fsencode(target), _EXCHANGE) == 0:
-            return
-        if (number := ctypes.get_errno()) not in (errno.ENOSYS, errno.EINVAL):
-            raise OSError(number, os.strerror(number), str(target))
+    swap = getattr(ctypes.CDLL(None), "renameat2", None)
+    if swap and swap(_HERE, os.fsencode(scratch), _HERE, os.fsencode(target), _EXCHANGE) == 0:
+        return
     old = scratch.with_name(f"{scratch.name}.old")
     target.replace(old)
     try:

@@ -38,7 +38,7 @@ class Row:
         rank_ic, sharpe_net: Its own, the latter per day and not annualised; null where it failed.
         difference, se, p, level, verdict, reason, needs: Of the judgement; null for a base.
         changes: Knobs that differ from the base's.
-        yardstick: Knobs by which it was measured; null where it never ended.
+        yardstick: Knobs by which it was measured; null where nobody says, as of one given by `--failed`.
     """
 
     trial: str

@@ -19,7 +19,7 @@ from atft.program import new_folder
 from atft.search.locks import locked
 from atft.training.scratch import files_below, machine
 
-CODE, RAW = "src/", "data/raw"
+CODE, RAW, COMPILED = "src/", "data/raw", "__pycache__"
 
 
 class Store:
@@ -106,10 +106,7 @@ class Store:
         with self.alone(copy):
             if not copy.exists():
                 with new_folder(copy) as part:
-                    for file in _sources(code):
-                        target = part / file.relative_to(code)
-                        target.parent.mkdir(parents=True, exist_ok=True)
-                        shutil.copy(file, target)
+                    shutil.copytree(code, part, ignore=shutil.ignore_patterns(COMPILED), dirs_exist_ok=True)
         return copy
 
     def _source(self, name: str) -> Path:
@@ -142,13 +139,9 @@ def _names(entries: list[Any]) -> list[str]:
     return [entry if isinstance(entry, str) else next(iter(entry)) for entry in entries]
 
 
-def _sources(path: Path) -> list[Path]:
-    return [file for file in files_below(path) if "__pycache__" not in file.parts]
-
-
 def _digest(path: Path) -> str:
     total = hashlib.sha256()
-    for file in _sources(path):
+    for file in (file for file in files_below(path) if COMPILED not in file.parts):
         with file.open("rb") as content:
             total.update(str(file.relative_to(path)).encode() + hashlib.file_digest(content, "sha256").digest())
     return total.hexdigest()
